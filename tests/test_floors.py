@@ -1,0 +1,79 @@
+"""The house has floors: a module imports only from floors below its own, and no class of ours inherits from one of ours."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "vfnet_edu"
+FLOORS = [  # bottom to top; within a line, from left to right, `<` separates floors too
+    "errors < config boxes < losses priors",
+    "ops.star_reference ops.star_cpu ops.star_triton ops.dcn < ops.star",
+    "assigners postprocess",
+    "data.coco < data.transforms < data.loader data.shapes < data.check",
+    "layers < backbones.resnet < backbones.res2net necks",
+    "heads.vfnet heads.atss heads.retinanet heads.foveabox heads.reppoints",
+    "detector",
+    "recipes",
+    "build < weights < zoo",
+    "analysis.calibration",
+    "viz.drawing viz.plots < viz.report",
+    "evaluate predict",
+    "training.checkpoint training.schedule training.averaging training.distributed < training.run",
+    "train check doctor export convert summary bench.star bench.model bench.data bench.losses widgets exercises",
+    "bench.__main__",
+    "__main__",
+]
+LEVELS = [level.split() for line in FLOORS for level in line.split("<")]
+FLOOR = {name: i for i, names in enumerate(LEVELS) for name in names}
+MODULES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py" and p.relative_to(ROOT).parts[0] != "widgets")
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports(tree):
+    """The modules of ours that a module imports, at the top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "vfnet_edu":
+                yield from (alias.name for alias in node.names)
+            elif (node.module or "").startswith("vfnet_edu."):
+                inner = node.module.removeprefix("vfnet_edu.")
+                for alias in node.names:
+                    yield f"{inner}.{alias.name}" if f"{inner}.{alias.name}" in FLOOR else inner
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("vfnet_edu.") for a in node.names if a.name.startswith("vfnet_edu"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    name = name_of(path)
+    assert name in FLOOR, f"{name} lives on no floor: add it to FLOORS"
+    for below in imports(ast.parse(path.read_text())):
+        if below in FLOOR:
+            assert FLOOR[below] < FLOOR[name], f"{name} (floor {FLOOR[name]}) imports {below} (floor {FLOOR[below]})"
+
+
+def test_no_inheritance_deeper_than_one():
+    trees = {name_of(p): ast.parse(p.read_text()) for p in MODULES}
+    ours = {n.name for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(b).split(".")[-1] for b in node.bases}
+                assert not bases & ours, f"{name}.{node.name} inherits from {bases & ours}"
+
+
+def test_heads_never_see_data_and_triton_has_one_door():
+    for path in MODULES:
+        name, text = name_of(path), path.read_text()
+        if name.startswith("heads."):
+            assert "vfnet_edu.data" not in text and "vfnet_edu.heads" not in text, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                roots = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                if any(r.split(".")[0] == "triton" for r in roots):
+                    assert name == "ops.star_triton", f"{name} imports triton"

@@ -1,0 +1,116 @@
+"""ResNet and ResNeXt, each also with DCNv2.  Parameter names are torchvision's, so ImageNet weights just load."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vfnet_edu.ops.dcn import ModulatedDeformConv2d
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shape and training rule of a ResNet (He et al. 2016) or ResNeXt (Xie et al. 2017)."""
+
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks of layer1 .. layer4
+    width: int = 64  # channels of the stem
+    groups: int = 1  # ResNeXt: 32 or 64
+    group_width: int = 64  # ResNeXt: 4
+    style: Literal["pytorch", "caffe"] = "pytorch"  # stride 2 in the 3x3 (pytorch) or in the first 1x1 (caffe)
+    dcn: bool = False  # DCNv2 in layer2, layer3, layer4
+    frozen_stages: int = 1  # -1: train all; 0: freeze the stem; n: the stem and layer1 .. layer n
+    frozen_norm: bool = True  # BatchNorm keeps its ImageNet statistics (its scale and shift are still trained)
+
+    @property
+    def out_channels(self) -> tuple[int, int, int]:
+        """Channels of C3, C4, C5."""
+        return (8 * self.width, 16 * self.width, 32 * self.width)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up, plus the shortcut.  (B, c_in, H, W) -> (B, 4*planes, H/stride, W/stride)"""
+
+    def __init__(self, c_in: int, planes: int, stride: int, config: ResNetConfig, dcn: bool):
+        super().__init__()
+        c_out, mid = planes * 4, planes * config.group_width // 64 * config.groups
+        first, second = (1, stride) if config.style == "pytorch" else (stride, 1)
+        self.conv1, self.bn1 = nn.Conv2d(c_in, mid, 1, first, bias=False), nn.BatchNorm2d(mid)
+        if dcn:
+            self.conv2 = ModulatedDeformConv2d(mid, mid, second, config.groups)
+        else:
+            self.conv2 = nn.Conv2d(mid, mid, 3, second, 1, groups=config.groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(mid)
+        self.conv3, self.bn3 = nn.Conv2d(mid, c_out, 1, bias=False), nn.BatchNorm2d(c_out)
+        self.downsample = None
+        if stride != 1 or c_in != c_out:
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.bn1(self.conv1(x)).relu_()
+        x = self.bn2(self.conv2(x)).relu_()
+        return (self.bn3(self.conv3(x)) + shortcut).relu_()
+
+
+class ResNet(nn.Module):
+    """Image to feature maps.  (B, 3, H, W) normalised -> [C3, C4, C5] at strides 8, 16, 32"""
+
+    def __init__(self, config: ResNetConfig = ResNetConfig()):
+        super().__init__()
+        self.config = config
+        self.conv1, self.bn1 = nn.Conv2d(3, config.width, 7, 2, 3, bias=False), nn.BatchNorm2d(config.width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        c_in = config.width
+        for stage, depth in enumerate(config.blocks, start=1):
+            planes, blocks = config.width * 2 ** (stage - 1), []
+            for i in range(depth):
+                stride = 2 if i == 0 and stage > 1 else 1
+                blocks.append(Bottleneck(c_in, planes, stride, config, dcn=config.dcn and stage > 1))
+                c_in = planes * 4
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        init_backbone(self)
+        freeze(self, [self.conv1, self.bn1])
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """All four: [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
+        x = self.maxpool(self.bn1(self.conv1(x)).relu_())  # (B, 64, H/4, W/4)
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.stages(x)[1:]
+
+    def train(self, mode: bool = True) -> "ResNet":
+        super().train(mode)
+        return hold_norms(self)
+
+
+def init_backbone(backbone: nn.Module) -> None:
+    """Kaiming-normal convolutions (He et al. 2015), for training from scratch; DCNv2 starts on the regular grid."""
+    for m in backbone.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+    for m in backbone.modules():
+        if isinstance(m, ModulatedDeformConv2d):
+            m.start_as_plain()
+    last = [m.bn3 for m in backbone.modules() if hasattr(m, "bn3")]
+    for norm in last:  # every block starts as its shortcut: deep nets then train from scratch (Goyal et al. 2017)
+        nn.init.zeros_(norm.weight)
+
+
+def freeze(backbone: nn.Module, stem: list[nn.Module]) -> None:
+    """Stop the gradient of `config.frozen_stages`: with few images their ImageNet filters beat new ones."""
+    n = backbone.config.frozen_stages
+    for module in [] if n < 0 else stem + [getattr(backbone, f"layer{i}") for i in range(1, n + 1)]:
+        module.requires_grad_(False)
+
+
+def hold_norms(backbone: nn.Module) -> nn.Module:
+    """BatchNorm in evaluation mode where it must not learn statistics: everywhere (`frozen_norm`), or where frozen."""
+    for m in backbone.modules():
+        if isinstance(m, nn.BatchNorm2d) and (backbone.config.frozen_norm or not m.weight.requires_grad):
+            m.eval()
+    return backbone

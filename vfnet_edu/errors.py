@@ -1,0 +1,51 @@
+"""Errors a user can act on: one line that names the file, the record and the remedy, and an exit code of its own kind."""
+
+import enum
+import os
+import sys
+from collections.abc import Callable
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of every command (0 is success, 130 Ctrl-C, 143 SIGTERM)."""
+
+    USAGE = 2  # the command line or the recipe
+    DATA = 3  # the data set was rejected
+    CHECKPOINT = 4  # no usable checkpoint
+    DIVERGED = 5  # a loss or a score is not finite
+    STORAGE = 6  # disk full, or no permission to write
+    BUSY = 7  # the run folder belongs to another run
+    WORKER = 8  # a data-loading process died
+
+
+class UserError(Exception):
+    """Something in the user's hands is wrong.
+
+    Args:
+        what: what happened, naming the file and the record.
+        remedy: what to do about it, as an instruction.
+        code: the exit status of the command.
+    """
+
+    def __init__(self, what: str, *, remedy: str = "", code: Exit = Exit.USAGE):
+        super().__init__(f"{what} ({remedy})" if remedy else what)
+        self.what, self.remedy, self.code = what, remedy, code
+
+
+def cli(main: Callable[[list[str]], None], args: list[str] | None = None) -> None:
+    """Run a command: a :class:`UserError` becomes one line on stderr and its exit code, never a traceback.
+
+    Set ``VFNET_EDU_DEBUG=1`` to see the traceback all the same.
+    """
+    try:
+        main(sys.argv[1:] if args is None else args)
+    except UserError as error:
+        if os.environ.get("VFNET_EDU_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(int(error.code))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `... | head` closed our stdout: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
