@@ -1,0 +1,26 @@
+"""`python -m vfnet_edu.bench star|model|data|losses`: tables of measurements, never tests."""
+
+import importlib
+
+from vfnet_edu.errors import UserError, cli
+
+WHAT = {
+    "star": "the engines of the star convolution against torchvision's deformable convolution",
+    "model": "images per second of a recipe, forward and training step",
+    "data": "images per second of the loader, by number of workers",
+    "losses": "focal against varifocal loss, head by head, on the embedded data set",
+}
+
+
+def main(args: list[str]) -> None:
+    if not args or args[0] not in WHAT:
+        if args and args[0] not in ("-h", "--help"):
+            raise UserError(f"unknown benchmark {args[0]!r}", remedy=f"one of {', '.join(WHAT)}")
+        print("usage: python -m vfnet_edu.bench WHAT [options]\n")
+        print("\n".join(f"  {name:<8} {text}" for name, text in WHAT.items()))
+        return
+    importlib.import_module(f"vfnet_edu.bench.{args[0]}").main(args[1:])
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,1 @@
+"""Operators: what a network computes that PyTorch has no single function for."""

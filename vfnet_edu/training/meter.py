@@ -1,0 +1,80 @@
+"""What the loop wants to know while it runs: losses, speed, and whether somebody asked it to stop."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from vfnet_edu.errors import UserError
+
+
+class Meter:
+    """Mean losses and speed since the last :meth:`take`."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.parts = self.images = 0
+        self.waited, self.began = 0.0, time.perf_counter()
+
+    def next(self, batches: Iterator):
+        """The next batch; the time it takes to come is counted."""
+        began = time.perf_counter()
+        batch = next(batches)
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def add(self, losses: dict[str, float], images: int) -> None:
+        """One forward pass over `images` images (of all processes)."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.parts, self.images = self.parts + 1, self.images + images
+
+    def short(self) -> str:
+        """For the progress bar."""
+        elapsed = time.perf_counter() - self.began
+        losses = "  ".join(f"{name} {value / self.parts:.3f}" for name, value in self.sums.items())
+        return f"{losses}  {self.images / elapsed:.1f} images/s  data {self.waited / elapsed:.0%}"
+
+    def take(self) -> dict[str, float]:
+        """For the log; and start anew."""
+        elapsed = time.perf_counter() - self.began
+        record = {f"loss_{name}": value / self.parts for name, value in self.sums.items()}
+        record["loss"] = math.fsum(record.values())
+        record |= {"images_per_second": self.images / elapsed, "data_share": self.waited / elapsed}
+        self.__init__()
+        return record
+
+
+def values(losses: dict[str, Tensor]) -> dict[str, float]:
+    """Loss terms as numbers.  The one place where a step waits for the device."""
+    return {name: value.item() for name, value in losses.items()}
+
+
+class Stop:
+    """SIGTERM, SIGUSR1 or the first Ctrl-C set a flag that the loop reads; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.signal = 0
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    @property
+    def asked(self) -> bool:
+        return self.signal != 0
+
+    def poll(self, *_) -> None:
+        """Raise if asked; for long stretches without a step.
+
+        Raises:
+            UserError: with exit code 130 (Ctrl-C) or 143.
+        """
+        if self.signal:
+            code = 130 if self.signal == signal.SIGINT else 143
+            raise UserError("interrupted; the state is saved", "add --resume to the same command", code=code)
