@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "vfnet_edu"
-FLOORS = [  # bottom to top; within a line, from left to right, `<` separates floors too
+FLOORS = [  # bottom to top; `<` separates floors within a line
     "errors < config boxes < losses priors",
-    "ops.star_reference ops.star_cpu ops.star_triton ops.dcn < ops.star",
+    "ops.star_reference < ops.star_cpu ops.star_triton ops.dcn < ops.star_gpu < ops.star",
     "assigners postprocess",
-    "data.coco < data.transforms < data.loader data.shapes < data.check",
+    "data.coco_json < data.coco < data.transforms < data.loader data.shapes data.check",
     "layers < backbones.resnet < backbones.res2net necks",
     "heads.vfnet heads.atss heads.retinanet heads.foveabox heads.reppoints",
     "detector",
     "recipes",
-    "build < weights < zoo",
-    "analysis.calibration",
-    "viz.drawing viz.plots < viz.report",
+    "download build < weights < mmdet < zoo",
+    "analysis.calibration < analysis.scores",
+    "viz.drawing < viz.plots < viz.report",
+    "training.distributed training.meter training.schedule training.averaging training.checkpoint < training.run",
+    "inference tta",
     "evaluate predict",
-    "training.checkpoint training.schedule training.averaging training.distributed < training.run",
-    "train check doctor export convert summary bench.star bench.model bench.data bench.losses widgets exercises",
+    "train check doctor convert summary < bench.star bench.model bench.data bench.losses widgets exercises",
     "bench.__main__",
     "__main__",
 ]

@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from recorded import close
@@ -47,7 +46,7 @@ def _quiet(one_thread):
 
 
 def run(data, out, *more):
-    train.main([*TINY, "--data", str(data), "--out", str(out), *more])
+    train.main([*TINY, "--data", str(data), "--out", str(out), *map(str, more)])
     return state_of(out)
 
 
@@ -351,4 +350,3 @@ def test_accumulated_passes_are_one_step(data, tmp_path):
     mean = sum(sum(model(images[h], targets[h]).values()) for h in (slice(0, 2), slice(2, 4))) / 2
     mean.backward()
     close(twice, model.head.score_out.weight.grad, rtol=1e-5)
-    assert np.isfinite(float(mean))

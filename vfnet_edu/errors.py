@@ -27,7 +27,7 @@ class UserError(Exception):
         code: the exit status of the command.
     """
 
-    def __init__(self, what: str, *, remedy: str = "", code: Exit = Exit.USAGE):
+    def __init__(self, what: str, remedy: str = "", *, code: int = Exit.USAGE):
         super().__init__(f"{what} ({remedy})" if remedy else what)
         self.what, self.remedy, self.code = what, remedy, code
 

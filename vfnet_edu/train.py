@@ -48,6 +48,8 @@ class Options:
     """go on with the run in the folder, bit for bit on a CPU"""
     overwrite: bool = False
     """throw away the run in the folder"""
+    allow_outside_root: bool = False
+    """follow file names and links that leave the image folder"""
     weights: Path | None = None
     """start from this detector checkpoint; with other classes its last layers start anew"""
     device: str = "auto"
@@ -79,7 +81,12 @@ def main(args: list[str]) -> None:
     run = RunFolder(folder, options.resume, options.overwrite) if ranks.main else contextlib.nullcontext()
     try:
         with run:
-            train(options, base, ranks, folder, run, stop)
+            try:
+                train(options, base, ranks, folder, run, stop)
+            except UserError as error:
+                if error.code == Exit.WORKER:
+                    stop.poll()  # the signal that asked us to stop has reached the data workers too
+                raise
     finally:
         distributed.close()
 
@@ -233,14 +240,14 @@ def open_data(options: Options, ranks: distributed.Ranks, say) -> tuple[CocoInde
         paths = (Path("data/coco"), *paths[1:])
     layout = find_dataset(*paths)
     train = read_coco(layout.train_json, layout.train_images)
-    train.check_files()
+    train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")
     if layout.val_json is None:
         say("no validation set: nothing will be judged; the last weights are kept")
         return learn, None
     check = read_coco(layout.val_json, layout.val_images)
-    check.check_files()
+    check.check_files(options.allow_outside_root)
     same_classes(train, check)
     say(f"{len(check)} validation images")
     return learn, check

@@ -48,12 +48,14 @@ class RunFolder:
         except OSError:
             self.lock.seek(0)
             owner = self.lock.read().strip() or "another process"
+            self.lock.close()
             raise UserError(f"{self.path} belongs to {owner}", "wait, or give another --out", code=Exit.BUSY) from None
         self.lock.truncate(0)
         self.lock.write(f"process {os.getpid()} on {platform.node()}")
         self.lock.flush()
         if (self.path / "metrics.jsonl").exists() and not resume:
             if not overwrite:
+                self.lock.close()
                 raise UserError(
                     f"{self.path} already holds a run", "add --resume to go on, or --overwrite", code=Exit.BUSY
                 )
@@ -70,6 +72,7 @@ class RunFolder:
             asked = getattr(error, "code", 1) in (130, 143)
             self.status("interrupted" if asked else "failed", error=str(error), resumable=(self.path / LAST).exists())
             self.write("error.log", "".join(traceback.format_exception(error)))
+        self.lock.close()
 
     # ------------------------------------------------------------------ what the run is
     def start(

@@ -1,0 +1,354 @@
+"""A COCO data set as columns: one numpy row per object, no Python object each.
+
+Format: COCO "data format", object detection. Which objects may be learned from, and which images are left out of
+training, follows the data set class of mmdetection 2.10, with which the published models were trained.
+"""
+
+import dataclasses
+import functools
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vfnet_edu.data.coco_json import data_error, read_tables
+
+MIN_SIDE = 32  # images with a shorter side are left out of training
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What training leaves out: reason -> ids, in the order of the json."""
+
+    images: dict[str, tuple[int, ...]]
+    boxes: dict[str, tuple[int, ...]]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(ids)} {one if len(ids) == 1 else many} {reason} (id {_first(ids)})"
+            for one, many, groups in (("image", "images", self.images), ("box", "boxes", self.boxes))
+            for reason, ids in groups.items()
+        ]
+        return "left out of training: " + "; ".join(parts) if parts else "nothing is left out of training"
+
+
+@dataclass(frozen=True)
+class CocoIndex:
+    """N images, A objects, K classes. Objects are sorted by image; those of image `i` are ``starts[i]:starts[i + 1]``.
+
+    All objects of the json are kept as they are written, so an evaluation on the index equals one on the file; `valid`
+    and `crowd` say which of them are learned from. Classes are sorted by category id (for COCO the usual order).
+    """
+
+    json_path: Path
+    root: Path  # folder that `file_names` are relative to
+    image_ids: np.ndarray  # (N,) int64
+    file_names: tuple[str, ...]
+    heights: np.ndarray  # (N,) int64
+    widths: np.ndarray  # (N,) int64
+    starts: np.ndarray  # (N + 1,) int64
+    xywh: np.ndarray  # (A, 4) float64: the numbers of the json
+    labels: np.ndarray  # (A,) int64, 0 .. K - 1
+    crowd: np.ndarray  # (A,) bool
+    ignore: np.ndarray  # (A,) bool
+    areas: np.ndarray  # (A,) float64, pixels
+    annotation_ids: np.ndarray  # (A,) int64, unique, never 0
+    classes: tuple[str, ...]
+    category_ids: np.ndarray  # (K,) int64
+    fingerprint: str = ""  # of the json's bytes
+    notes: tuple[str, ...] = ()  # what was repaired on reading
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @functools.cached_property
+    def boxes(self) -> np.ndarray:
+        """(A, 4) float32 xyxy, pixels, not clipped."""
+        corners = np.concatenate((self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]), axis=1)
+        return corners.astype(np.float32)
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """(A,) int64: the image of each object."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    @functools.cached_property
+    def faults(self) -> dict[str, np.ndarray]:
+        """Reason -> (A,) bool: objects that nobody should learn from. Each stands under its first reason."""
+        x, y, w, h = self.xywh.T
+        inside_w = np.minimum(x + w, self.widths[self.rows]) - np.maximum(x, 0)
+        inside_h = np.minimum(y + h, self.heights[self.rows]) - np.maximum(y, 0)
+        found, taken = {}, np.zeros(len(x), bool)
+        for reason, bad in (
+            ("flagged ignore", self.ignore),
+            ("narrower or lower than 1 pixel", (w < 1) | (h < 1)),
+            ("outside of the image", (inside_w <= 0) | (inside_h <= 0)),
+            ("of no area", self.areas <= 0),
+        ):
+            found[reason] = bad & ~taken
+            taken |= bad
+        return found
+
+    @functools.cached_property
+    def valid(self) -> np.ndarray:
+        """(A,) bool: objects without a fault. Crowds can be valid, but are no objects to learn: see `target`."""
+        return ~np.logical_or.reduce(list(self.faults.values()))
+
+    def path(self, row: int) -> Path:
+        return self.root / self.file_names[row]
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) of image `row`, pixels."""
+        return int(self.heights[row]), int(self.widths[row])
+
+    def target(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (G, 4) float32 xyxy, not clipped, and labels (G,) int64 to learn from image `row`; no crowds."""
+        these = slice(self.starts[row], self.starts[row + 1])
+        keep = self.valid[these] & ~self.crowd[these]
+        return self.boxes[these][keep], self.labels[these][keep]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "CocoIndex":
+        """The index of some of the images, in the order of `rows`."""
+        rows = np.asarray(rows, dtype=np.int64)
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate(([0], np.cumsum(counts)))
+        objects = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        per_image = {name: getattr(self, name)[rows] for name in ("image_ids", "heights", "widths")}
+        columns = ("xywh", "labels", "crowd", "ignore", "areas", "annotation_ids")
+        per_object = {name: getattr(self, name)[objects] for name in columns}
+        names = tuple(self.file_names[row] for row in rows)
+        return dataclasses.replace(self, starts=starts, file_names=names, **per_image, **per_object)
+
+    def for_training(self) -> tuple["CocoIndex", Dropped]:
+        """The images to learn from, and what was left out: images without a valid object or with a side < 32 pixels.
+
+        Raises:
+            UserError: nothing is left.
+        """
+        learned = np.bincount(self.rows[self.valid & ~self.crowd], minlength=len(self))
+        small = np.minimum(self.heights, self.widths) < MIN_SIDE
+        reasons = {f"with a side under {MIN_SIDE} pixels": small, "without an object": (learned == 0) & ~small}
+        dropped = Dropped(
+            images={why: tuple(self.image_ids[bad].tolist()) for why, bad in reasons.items() if bad.any()},
+            boxes={why: tuple(self.annotation_ids[bad].tolist()) for why, bad in self.faults.items() if bad.any()},
+        )
+        kept = np.flatnonzero(~small & (learned > 0))
+        if not len(kept):
+            raise data_error(f"{self.json_path}: no image to learn from; {dropped}", "is this the training file?")
+        return self.select(kept), dropped
+
+    def check_files(self, allow_outside: bool = False) -> None:
+        """Look at every image file (its size and place, not its pixels), so that none is missed in the middle of a run.
+
+        Args:
+            allow_outside: accept symbolic links that lead out of the image folder.
+
+        Raises:
+            UserError: files are missing, empty, no files, or lie outside of the image folder; the first ones are named.
+        """
+        reasons = ((row, file_fault(self.root, name, allow_outside)) for row, name in enumerate(self.file_names))
+        bad = [(row, reason) for row, reason in reasons if reason]
+        if bad:
+            row, reason = bad[0]
+            more = f"; so are {len(bad) - 1} more of {len(self)} images" if len(bad) > 1 else ""
+            what = f"{self.path(row)} (image id {self.image_ids[row]} of {self.json_path.name}) {reason}{more}"
+            raise data_error(what, self.where_else(row))
+
+    def where_else(self, row: int) -> str:
+        """A remedy for a missing image: the usual folder or the spelling under which it is there after all."""
+        if not self.root.is_dir():
+            return f"there is no folder {self.root}"
+        name, beside = Path(self.file_names[row]), self.json_path.parent
+        for other in (self.root.parent, self.root / "images", beside, beside.parent, beside / "images"):
+            if (other / name).is_file():
+                return f"{other / name} exists: is {other} the image folder?"
+        folder = (self.root / name).parent
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if entry.name.casefold() == name.name.casefold():
+                return f"there is {entry.name!r}: upper and lower case count"
+        return f"image files are looked for in {self.root}; restore them or remove their records"
+
+
+def read_coco(json_path: str | Path, image_root: str | Path) -> CocoIndex:
+    """Read and check the json of a COCO data set (plain or .gz).
+
+    Raises:
+        UserError: unreadable, or no COCO data set; the message names the record, as ``annotations[17].bbox``.
+    """
+    path, root = Path(json_path), Path(image_root)
+    images, categories, records, fingerprint = read_tables(path)
+    image_ids, names, heights, widths = zip(*images, strict=True)
+    category_ids, classes = zip(*categories, strict=True)
+    labels = _look_up(path, records["category"], category_ids, "category_id", "category")
+    rows = _look_up(path, records["image"], image_ids, "image_id", "image")
+    order = np.argsort(rows, kind="stable")
+    records, labels, rows = records[order], labels[order], rows[order]
+    areas, annotation_ids, notes = _repair(records)
+    return CocoIndex(
+        json_path=path,
+        root=root,
+        image_ids=np.array(image_ids, np.int64),
+        file_names=names,
+        heights=np.array(heights, np.int64),
+        widths=np.array(widths, np.int64),
+        starts=np.searchsorted(rows, np.arange(len(images) + 1)),
+        xywh=records["xywh"].copy(),
+        labels=labels,
+        crowd=records["crowd"].copy(),
+        ignore=records["ignore"].copy(),
+        areas=areas,
+        annotation_ids=annotation_ids,
+        classes=classes,
+        category_ids=np.array(category_ids, np.int64),
+        fingerprint=fingerprint,
+        notes=notes,
+    )
+
+
+def same_classes(train: CocoIndex, val: CocoIndex) -> None:
+    """Raise UserError, naming the difference, unless both files have the same classes in the same order."""
+    if train.classes == val.classes:
+        return
+    only_train = [name for name in train.classes if name not in val.classes]
+    only_val = [name for name in val.classes if name not in train.classes]
+    parts = [f"only {t} has {_some(names)}" for t, names in (("train", only_train), ("val", only_val)) if names]
+    first = next((i for i, pair in enumerate(zip(train.classes, val.classes, strict=False)) if pair[0] != pair[1]), 0)
+    order = f"class {first} is {train.classes[first]!r} in train and {val.classes[first]!r} in val"
+    raise data_error(
+        f"{train.json_path} and {val.json_path} do not have the same classes: {'; '.join(parts) or order}",
+        "give both files the same list of categories, with the same ids",
+    )
+
+
+def file_fault(root: Path, name: str, allow_outside: bool = False) -> str:
+    """What is wrong with an image file, seen from outside; "" when nothing is."""
+    root = _real(root.absolute())
+    path = root / name
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    if not status.st_size:
+        return "is empty (0 bytes)"
+    # A link inside of the folder is fine; one that leaves it could pull any picture of this machine into a report.
+    if not allow_outside and (path.is_symlink() or _real(path.parent) != path.parent):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            return "is a link that leaves the image folder"
+    return ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+def _some(names: Sequence[object]) -> str:
+    return ", ".join(map(repr, names[:5])) + f" and {len(names) - 5} more" * (len(names) > 5)
+
+
+def _first(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:3])) + ", ..." * (len(ids) > 3)
+
+
+def _look_up(path: Path, wanted: np.ndarray, known: Sequence[int], key: str, thing: str) -> np.ndarray:
+    """Position in `known` of each id in `wanted`."""
+    known = np.asarray(known, np.int64)
+    order = np.argsort(known)
+    place = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
+    found = order[place]
+    lost = np.flatnonzero(known[found] != wanted)
+    if len(lost):
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        what = f"{path}: annotations[{lost[0]}].{key} is {wanted[lost[0]]}, but no {thing} has this id{more}"
+        raise data_error(what, f"restore the {thing}, or remove its annotations")
+    return found
+
+
+def _repair(records: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Areas and annotation ids, filled in where the json has none or unusable ones, and notes about it."""
+    notes, areas, ids = [], records["area"].copy(), records["id"].copy()
+    unknown = ~np.isfinite(areas)
+    if unknown.any():
+        areas[unknown] = records["xywh"][unknown, 2] * records["xywh"][unknown, 3]
+        notes.append(f"no area is given for {int(unknown.sum())} of {len(areas)} objects: width x height is taken")
+    if len(np.unique(ids)) < len(ids) or (ids == 0).any():
+        # COCO evaluation counts an object with id 0, or the second one of an id, as never found.
+        ids = np.arange(1, len(ids) + 1)
+        notes.append("annotation ids are missing, 0 or not unique: numbered anew from 1")
+    return areas, ids, tuple(notes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a data set keeps its files. Without a validation set ``val_json`` is None: nothing to evaluate on."""
+
+    train_json: Path
+    train_images: Path
+    val_json: Path | None = None
+    val_images: Path | None = None
+
+
+def find_dataset(
+    data: str | Path | None = None,
+    train_json: str | Path | None = None,
+    train_images: str | Path | None = None,
+    val_json: str | Path | None = None,
+    val_images: str | Path | None = None,
+) -> Layout:
+    """Find the files of a data set. Explicit paths win over what is found in the folder `data`.
+
+    Known layouts: COCO 2017 (``annotations/instances_train2017.json`` + ``train2017/`` or ``images/train2017/``), the
+    same with ``train`` and ``val``, and Roboflow's (``train/_annotations.coco.json``; ``valid/`` or ``val/``).
+
+    Raises:
+        UserError: a folder or file is missing, or no training set is found.
+    """
+    train = _find_split(data, ("train2017", "train"), train_json, train_images, "train")
+    if train is None:
+        looked = "annotations/instances_train.json + train/, or train/_annotations.coco.json"
+        what = f"{data} holds no data set of a known layout" if data else "no data set is named"
+        raise data_error(what, f"give a folder with {looked}, or --train-json and --train-images")
+    val = _find_split(data, ("val2017", "val", "valid"), val_json, val_images, "val")
+    return Layout(*train, *(val or (None, None)))
+
+
+def _find_split(
+    data: str | Path | None,
+    names: tuple[str, ...],
+    json_path: str | Path | None,
+    images: str | Path | None,
+    option: str,
+) -> tuple[Path, Path] | None:
+    """(json, image folder) of one split, or None."""
+    if json_path:
+        if not Path(json_path).is_file():
+            raise data_error(f"there is no file {json_path}", f"check --{option}-json")
+        if images and not Path(images).is_dir():
+            raise data_error(f"there is no folder {images}", f"check --{option}-images")
+        return Path(json_path), Path(images or Path(json_path).parent)
+    if images:
+        raise data_error(f"--{option}-images without --{option}-json", f"name the json too: --{option}-json")
+    if not data:
+        return None
+    if not Path(data).is_dir():
+        raise data_error(f"there is no folder {data}", "check the path; a json is given with --train-json")
+    for name in names:
+        for file, folders in (
+            (f"annotations/instances_{name}.json", (name, f"images/{name}", "images")),
+            (f"{name}/_annotations.coco.json", (name,)),
+        ):
+            for found in (Path(data, file), Path(data, file + ".gz")):
+                if found.is_file():
+                    folder = next((Path(data, f) for f in folders if Path(data, f).is_dir()), None)
+                    if folder is None:
+                        what = f"{found} has no image folder beside it: looked for {_some(folders)} in {data}"
+                        raise data_error(what, f"name it: --{option}-json {found} --{option}-images FOLDER")
+                    return found, folder
+    return None

@@ -1,0 +1,197 @@
+"""Reading images, and changing them together with their boxes. Everything is numpy: images (h, w, 3) uint8 RGB.
+
+The arithmetic is that of mmdetection 2.10 with mmcv 1.2.7, the pipelines of VFNet and VFNet-X. Normalising and padding
+come later, in the detector. All random numbers are a function of (seed, epoch, image): neither the number of worker
+processes nor the order in which they are served changes a pixel.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from vfnet_edu.errors import Exit, UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 100_000_000  # a few kilobytes of file can hold a picture that fills the memory
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` refuses such files itself
+ORIENTATION = 0x0112  # the EXIF tag: how the camera was held ...
+SIDEWAYS = (5, 6, 7, 8)  # ... these values swap width and height
+
+# The (width, height) that CutOut chooses from, pixels.
+HOLES = np.array("4 4 4 8 8 4 8 8 16 8 8 16 16 16 16 32 32 16 32 32 32 48 48 32 48 48".split(), int).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a training image is changed. Ranges are inclusive; lengths are pixels.
+
+    It is enlarged or reduced, keeping its shape, until its long side or its short side reaches the length drawn for it.
+    """
+
+    long_side: tuple[int, int] = (1333, 1333)
+    short_side: tuple[int, int] = (800, 800)
+    flip: float = 0.5  # probability to mirror left and right
+    crop: float = 0.0  # probability to cut out a window, before resizing (VFNet-X: 0.5)
+    crop_range: tuple[float, float] = (0.75, 0.75)  # least height and width of the window, as parts of the image's
+    cutout: float = 0.0  # probability to blacken 5 to 10 small rectangles, after resizing (VFNet-X: 0.5)
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Random numbers that depend on these three alone (a counter-based generator: Salmon et al., "Parallel random
+    numbers: as easy as 1, 2, 3", 2011). `index` is that of an image, or -1 for the order of the epoch."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch << 32 | index % 2**32], np.uint64)))
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode a whole image file -> (h, w, 3) uint8 RGB.
+
+    Transparent pixels are laid over white; 16-bit greys are scaled to 8 bits; of an animation the first frame is taken.
+    The camera's orientation (EXIF) is applied, unless only the picture as stored has the wanted size.
+
+    Args:
+        size: (height, width) that the annotations were made for, in pixels.
+
+    Raises:
+        UserError: no image, damaged, over 100 million pixels, or not of the wanted size.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            image.load()  # whole: `verify` would let damaged files pass
+            image = _orient(image, size)
+            pixels = _rgb(image)
+    except FileNotFoundError:
+        raise _error(f"{path} is missing", "restore the file or remove its record") from None
+    except Image.DecompressionBombError as error:
+        what = f"{path} has more than {MAX_PIXELS // 10**6} million pixels: {error}"
+        raise _error(what, "reduce it, or remove its record") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, zlib.error, ...
+        what = f"{path} cannot be read as an image: {' '.join(str(error).split())}"
+        raise _error(what, "restore the file, or remove its record; vfnet_edu.check finds all such files") from error
+    if size and pixels.shape[:2] != tuple(size):
+        (h, w), (want_h, want_w) = pixels.shape[:2], size
+        what = f"{path} is {w} x {h} pixels, but {want_w} x {want_h} in the json"
+        raise _error(what, "correct width and height, and look whether the boxes fit the picture")
+    return pixels
+
+
+def _error(what: str, remedy: str) -> UserError:
+    return UserError(what, remedy=remedy, code=Exit.DATA)
+
+
+def _orient(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """Turn as the camera says, unless the annotations were visibly made for the picture as it is stored."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    as_stored = size and (image.height, image.width) == tuple(size) and image.height != image.width
+    if orientation == 1 or (orientation in SIDEWAYS and as_stored):
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Any mode of Pillow -> (h, w, 3) uint8."""
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
+    if image.mode.startswith("I;16"):  # Pillow would clip everything above 255 to white
+        grey = np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 -> 255
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+# ---- Changing --------------------------------------------------------------------------------------------------------
+
+
+def resized_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) after the image was fitted into `scale`: long side <= the larger, short side <= the smaller."""
+    ratio = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return max(int(height * ratio + 0.5), 1), max(int(width * ratio + 0.5), 1)
+
+
+def resize(image: np.ndarray, boxes: np.ndarray, scale: tuple[int, int]):
+    """Fit an image into `scale`, keeping its shape; bilinear on uint8, without smoothing, as the authors do.
+
+    Returns:
+        image, boxes (scaled, then clipped to the image), and the factors (sx, sy): sides are rounded, so they differ.
+    """
+    (h, w), (new_h, new_w) = image.shape[:2], resized_size(*image.shape[:2], scale)
+    if (new_h, new_w) != (h, w):
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    factors = new_w / w, new_h / h
+    boxes = boxes * np.array(factors * 2, np.float32)
+    return image, clip(boxes, new_h, new_w), factors
+
+
+def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(G, 4) xyxy, cut at the border of the image"""
+    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+
+
+def flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mirror left and right: x -> width - x."""
+    boxes = boxes.copy()
+    boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
+    return cv2.flip(image, 1), boxes
+
+
+def random_crop(rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, least: Sequence[float]):
+    """A window at a random place, its sides drawn from `least` .. 1 of the image's.
+
+    Returns:
+        image, boxes (moved and clipped; those outside are still there, without area), and which boxes are left (G,).
+    """
+    h, w = image.shape[:2]
+    part = np.asarray(least) + rng.random(2) * (1 - np.asarray(least))
+    new_h, new_w = int(h * part[0] + 0.5), int(w * part[1] + 0.5)
+    y, x = int(rng.integers(h - new_h + 1)), int(rng.integers(w - new_w + 1))
+    boxes = clip(boxes - np.array([x, y, x, y], np.float32), new_h, new_w)
+    return image[y : y + new_h, x : x + new_w], boxes, (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+
+
+def cutout(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """5 to 10 black rectangles, also over objects (DeVries and Taylor, "CutOut", 2017, with the sizes of VFNet-X)."""
+    image = image.copy()
+    h, w = image.shape[:2]
+    for _ in range(rng.integers(5, 11)):
+        x, y, (wide, high) = rng.integers(w), rng.integers(h), HOLES[rng.integers(len(HOLES))]
+        image[y : y + high, x : x + wide] = 0
+    return image
+
+
+def augment(config: AugmentConfig, rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray):
+    """One training image: crop, resize, cut out, flip.
+
+    Args:
+        boxes: (G, 4) float32 xyxy, pixels of `image`. labels: (G,).
+
+    Returns:
+        image, boxes, labels (of the objects still in sight) and (sx, sy) of the resize.
+    """
+    for _ in range(100):  # a crop that shows no object is drawn again, the coin that decides on cropping included
+        if rng.random() >= config.crop:
+            break
+        window, moved, left = random_crop(rng, image, boxes, config.crop_range)
+        if left.any():
+            image, boxes, labels = window, moved[left], labels[left]
+            break
+    # Long and short side are drawn independently: the picture keeps its shape, so one of the two decides.
+    scale = tuple(int(rng.integers(low, high + 1)) for low, high in (config.long_side, config.short_side))
+    image, boxes, factors = resize(image, boxes, scale)
+    if rng.random() < config.cutout:
+        image = cutout(rng, image)
+    if rng.random() < config.flip:
+        image, boxes = flip(image, boxes)
+    return image, boxes, labels, factors

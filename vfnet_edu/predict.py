@@ -1,0 +1,160 @@
+"""Detect objects in an image, a folder of images or a video.
+
+``python -m vfnet_edu.predict CHECKPOINT street.jpg`` writes the drawn picture and predictions.json.
+"""
+
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from vfnet_edu import weights
+from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.inference import predict
+from vfnet_edu.postprocess import Detections
+from vfnet_edu.training import distributed
+from vfnet_edu.viz.drawing import as_array, render
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+# ------------------------------------------------------------------ the command
+@dataclass(frozen=True)
+class Options:
+    """Draw what a detector finds in images or a video."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """best.safetensors, last.pt or a run folder"""
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
+    """an image, a folder of images, or a video"""
+    out: Path = Path("predictions")
+    """folder for the drawn pictures or video, and predictions.json"""
+    min_score: float = 0.3
+    """boxes below are neither drawn nor written"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+
+
+def main(args: list[str]) -> None:
+    options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.predict")
+    source, out = options.input, options.out
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder", code=Exit.DATA)
+    folder = source if source.is_dir() else source.parent
+    if out.resolve() == folder.resolve():
+        raise UserError(f"--out {out} is where the input lies", remedy="name another folder: no input is overwritten")
+    _, model = weights.load(options.checkpoint, distributed.setup(options.device).device)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write here: {error.strerror}", code=Exit.STORAGE) from None
+
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES) if source.is_dir() else [source]
+    if not files:
+        raise UserError(f"{source}: no image in this folder", remedy=f"looked for {', '.join(IMAGES)}", code=Exit.DATA)
+    if files[0].suffix.lower() in IMAGES:
+        results, bad = in_images(model, files, out, options.min_score)
+    else:
+        results, bad = in_video(model, source, out, options.min_score), []
+    weights.write_atomically(out / "predictions.json", json.dumps(results).encode())
+    print(f"{len(results)} objects in {out / 'predictions.json'}")
+    if bad:
+        raise UserError(f"{len(bad)} of {len(files)} images could not be read: {', '.join(bad)}", code=Exit.DATA)
+
+
+def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[list[dict], list[str]]:
+    """Draw every image into the folder `out`.  -> COCO results, and the names of files that are no images"""
+    results, bad = [], []
+    for number, file in enumerate(files, 1):
+        try:
+            image = as_array(file)
+        except UserError as error:  # the others are still worth having
+            print(f"skipped: {error}", file=sys.stderr)
+            bad.append(file.name)
+            continue
+        found = confident(predict(model, image), min_score)
+        results += coco_results(found, number, model.classes, file.name)
+        name = file.name if file.suffix.lower() in (".jpg", ".jpeg", ".png") else file.name + ".png"
+        weights.write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
+        counts = Counter(model.classes[label] for label in found.labels.tolist())
+        print(f"{file.name}: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing found"))
+    return results, bad
+
+
+def in_video(model, file: Path, out: Path, min_score: float) -> list[dict]:
+    """Draw a video into ``out/<name>.mp4``, without sound.  -> COCO results, image_id is the frame, from 1"""
+    capture = cv2.VideoCapture(str(file))
+    rate, total = capture.get(cv2.CAP_PROP_FPS) or 25, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    target, writer, results = out / f"{file.stem}.mp4", None, []
+    try:
+        for number, frame in enumerate(tqdm(frames(capture), total=max(total, 0) or None, unit="frame"), 1):
+            found = confident(predict(model, frame), min_score)
+            results += coco_results(found, number, model.classes, file.name)
+            drawn = picture(model, frame, found)
+            if writer is None:
+                writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, drawn.shape[1::-1])
+                if not writer.isOpened():
+                    raise UserError(f"{target}: cannot write this video", code=Exit.STORAGE)
+            writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    finally:
+        capture.release()
+        if writer is not None:
+            writer.release()
+    if writer is None:
+        raise UserError(f"{file} is neither an image nor a video that can be read", code=Exit.DATA)
+    print(f"{target}: {number} frames")
+    return results
+
+
+def frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """The frames of a video, (h, w, 3) RGB."""
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+def confident(found: Detections, min_score: float) -> Detections:
+    keep = found.scores >= min_score
+    return Detections(*(part[keep] for part in found))
+
+
+def picture(model, image: np.ndarray, found: Detections) -> np.ndarray:
+    """Drawn boxes; small pictures are enlarged so that the labels can be read."""
+    return render(image, found, model.classes, min_score=0, zoom=max(640 // max(image.shape[:2]), 1))
+
+
+def encode(image: np.ndarray, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG" if suffix.lower() == ".png" else "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def coco_results(found: Detections, image_id: int, classes: tuple[str, ...], file_name: str) -> list[dict]:
+    """COCO results; a checkpoint knows the names of its classes, so `category_id` is their place, from 1."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+            "category": classes[label],
+            "file_name": file_name,
+        }
+        for (x1, y1, x2, y2), score, label in zip(*(part.tolist() for part in found), strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    cli(main)

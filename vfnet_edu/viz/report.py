@@ -1,0 +1,258 @@
+"""The run folder is the report: pictures and one page, ``index.html``, that opens without a network.
+
+metrics.jsonl, the diary of a run, has one json object per line, of two kinds.  A value that is not finite is null.
+
+``{"kind": "train", "step": int, "epoch": float, "lr": float, "loss_<name>": float, ...,
+"images_per_second": float, "data_share": float}``
+    One line every few steps: `step` optimizer steps are done, `epoch` as a fraction too, losses and speed are means
+    since the line before, over all GPUs; `data_share` is the part of the time that was spent waiting for data.
+
+``{"kind": "eval", "step": int, "epoch": int, "AP": float, ... (the twelve of analysis.scores.MEANING, in [0, 1]),
+"why": str | null, "images": int, "per_class": [{"name", "AP", "AP50", "objects", "detections"}, ...],
+"val_loss_<name>": float, ..., "rank_correlation": float | null, "rank_correlation_within": float | null}``
+    One evaluation after `epoch` epochs, as :func:`vfnet_edu.evaluate.eval_record` makes it; -1 means undefined.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from vfnet_edu.analysis.scores import MEANING, Outcome, Scores
+from vfnet_edu.data.coco import CocoIndex
+from vfnet_edu.data.transforms import read_image
+from vfnet_edu.postprocess import Detections
+from vfnet_edu.viz import plots
+from vfnet_edu.viz.drawing import compare
+from vfnet_edu.weights import write_atomically
+
+CAPTIONS = {  # in the order of the page
+    "ap.png": "Average precision after each evaluation.",
+    "loss.png": "Losses: the line is training, smoothed; the dots are validation.",
+    "iacs_iou.png": "One dot per predicted box that touches an object, whatever its score. The closer the score "
+    "follows the overlap, the better the ranking that AP rewards.",
+    "per_class_ap.png": "Average precision of each class.",
+    "pr.png": "Precision over recall.",
+    "lr.png": "Learning rate.",
+    "predictions.png": "Validation images, as annotated and as predicted.",
+}
+
+
+def write_report(
+    folder: str | Path,
+    scores: Scores | None = None,
+    outcome: Outcome | None = None,
+    index: CocoIndex | None = None,
+    facts: dict[str, object] | None = None,
+) -> None:
+    """Write the pictures that the run folder and the arguments allow, and ``index.html`` with all that are there.
+
+    Of the folder's files, metrics.jsonl gives the curves, config.txt the recipe, environment.json the command.
+    Best effort: what cannot be written, for want of space or any other reason, is warned about and never stops a run.
+
+    Args:
+        folder: the run folder; a picture from an earlier call stays where this one has nothing new.
+        scores: of the last evaluation: precision-recall curves, a bar per class.
+        outcome: of the same evaluation: score over IoU and, with the data set `index`, some images with predictions.
+        facts: more rows for the table of the page's end, e.g. {"training images": 292}.
+    """
+    folder = Path(folder)
+    records = read_metrics(folder / "metrics.jsonl")
+    pictures: dict[str, Callable[[], Figure]] = {}
+    if records:
+        pictures["loss.png"] = lambda: plots.loss_curves(records).figure
+        pictures["lr.png"] = lambda: plots.learning_rate(records).figure
+        pictures["ap.png"] = lambda: plots.ap_curve(records).figure
+    if scores is not None:
+        pictures["pr.png"] = lambda: plots.pr_curves(scores).figure
+        pictures["per_class_ap.png"] = lambda: plots.class_bars(scores).figure
+    if outcome is not None:
+        pictures["iacs_iou.png"] = lambda: plots.score_and_iou(outcome.calibration).figure
+        if index is not None and len(index.labels):
+            pictures["predictions.png"] = lambda: compare(*examples(index, outcome.results), index.classes)
+    writers = {name: lambda draw=draw: _png(draw()) for name, draw in pictures.items()}
+    new = (scores.record() if scores else {}) | (outcome.record() if outcome else {})
+    writers["index.html"] = lambda: _page(folder, records, new, facts or {}).encode()
+    failed = {}
+    for name, make in writers.items():
+        try:
+            write_atomically(folder / name, make())
+        except Exception as error:  # whatever it is: no picture is worth a run
+            failed[name] = error
+    if failed:
+        name, error = next(iter(failed.items()))
+        warnings.warn(f"the report in {folder} is incomplete, {name}: {error}", stacklevel=2)
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """The lines of a metrics.jsonl; of two for one step the later, after a resume; a line cut short is left out."""
+    records = {}
+    lines = Path(path).read_text(errors="replace").splitlines() if Path(path).exists() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            records[record["kind"], record["step"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return sorted(records.values(), key=lambda record: record["step"])
+
+
+def examples(index: CocoIndex, results: list[dict], count: int = 4) -> tuple[list, list[dict], list[Detections]]:
+    """Some images, evenly spread over those with objects: the pictures, their targets, what was detected in them."""
+    rows = np.flatnonzero(np.diff(index.starts) > 0)
+    rows = rows[np.linspace(0, len(rows), count, endpoint=False).astype(int)] if len(rows) > count else rows
+    label_of = {category: k for k, category in enumerate(index.category_ids.tolist())}
+    images, targets, found = [], [], []
+    for row in rows.tolist():
+        boxes, labels = index.target(row)
+        mine = [result for result in results if result["image_id"] == index.image_ids[row]]
+        mine.sort(key=lambda result: -result["score"])
+        xywh = torch.tensor([result["bbox"] for result in mine]).reshape(-1, 4)
+        images.append(read_image(index.path(row), index.size(row)))
+        targets.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)})
+        found.append(
+            Detections(
+                torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+                torch.tensor([result["score"] for result in mine]),
+                torch.tensor([label_of[result["category_id"]] for result in mine], dtype=torch.long),
+            )
+        )
+    return images, targets, found
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------ the page
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2733; --soft: #5b6774; --line: #dfe4ea; --page: #f6f8fa; --card: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6ebf0; --soft: #9aa7b4; --line: #2f3a46; --page: #12181f; --card: #1a222b; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 76rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { margin: .2rem 0; font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; }
+.soft, figcaption { color: var(--soft); font-size: .88rem; }
+.grid { display: grid; gap: 1rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
+.tile, figure, .box { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.tile { padding: .5rem 1rem; min-width: 6.5rem; } .tile b { display: block; font-size: 1.5rem; line-height: 1.3; }
+figure { margin: 0; padding: .7rem; } figcaption { margin-top: .5rem; }
+figure.wide { grid-column: 1 / -1; max-width: 54rem; }
+figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
+.box { padding: .7rem 1rem; margin: .6rem 0; overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid var(--line); }
+tr:last-child td { border-bottom: 0; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+pre { margin: 0; overflow-x: auto; font: 13px/1.5 ui-monospace, monospace; } summary { cursor: pointer; }
+.why { border-left: 4px solid #d55e00; }
+"""
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body>
+<p class="soft">vfnet_edu run</p>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def _page(folder: Path, records: list[dict], new: dict, facts: dict) -> str:
+    """Every text that comes from outside (names of files and classes, the recipe, the command) passes `escape`."""
+    train, evals = ([record for record in records if record["kind"] == kind] for kind in ("train", "eval"))
+    if "AP" in new:  # the last line of the diary says the same, unless this evaluation was made outside of a run
+        evals = [*evals[:-1], {**(evals[-1] if evals else {}), **new}]
+    environment = json.loads(_text(folder / "environment.json") or "{}")
+    pictures = [name for name in CAPTIONS if (folder / name).exists()]
+    body = [
+        *_tiles(train, evals),
+        *(_why(evals[-1]) if evals else ()),
+        *('<div class="grid">', *map(_picture, pictures), "</div>"),
+        *(_evaluation(evals[-1]) if evals else ()),
+        *_origin(_text(folder / "config.txt"), environment.pop("command", ""), facts | environment),
+    ]
+    return PAGE.format(title=escape(folder.resolve().name), style=STYLE, body="\n".join(body))
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _tiles(train: list[dict], evals: list[dict]) -> list[str]:
+    tiles = {}
+    if evals:
+        last, best = evals[-1], max(evals, key=lambda record: record["AP"])
+        tiles |= {name: _percent(last[name]) for name in ("AP", "AP50", "AP75")}
+        if len(evals) > 1:
+            tiles[f"best AP, epoch {best['epoch']}"] = _percent(best["AP"])
+        if last.get("rank_correlation") is not None:
+            tiles["score–IoU correlation"] = f"{last['rank_correlation']:.2f}"
+    if train:
+        tiles["steps"] = f"{train[-1]['step']:,}"
+    if speeds := [record["images_per_second"] for record in train if record.get("images_per_second")]:
+        tiles["images per second"] = f"{np.median(speeds):.3g}"
+    return ['<div class="tiles">', *(f'<div class="tile"><b>{v}</b>{k}</div>' for k, v in tiles.items()), "</div>"]
+
+
+def _why(last: dict) -> list[str]:
+    state = "0" if last["AP"] == 0 else "undefined"
+    return [f'<p class="box why">AP is {state}: {escape(last["why"])}.</p>'] if last["why"] else []
+
+
+def _picture(name: str) -> str:
+    wide, text = ' class="wide"' if name == "predictions.png" else "", escape(CAPTIONS[name])
+    image = f'<a href="{name}"><img src="{name}" alt="{text}"></a>'
+    return f"<figure{wide}>{image}<figcaption>{text}</figcaption></figure>"
+
+
+def _evaluation(last: dict) -> list[str]:
+    numbers = [(name, _percent(last[name]), MEANING.get(name, "recall")) for name in last if name[:2] in ("AP", "AR")]
+    classes = [
+        (row["name"], _percent(row["AP"]), _percent(row["AP50"]), f"{row['objects']:,}", f"{row['detections']:,}")
+        for row in sorted(last["per_class"], key=lambda row: -row["AP"])
+    ]
+    epoch = f", epoch {last['epoch']}" if "epoch" in last else ""
+    return [
+        f"<h2>Last evaluation{epoch}: {last['images']:,} images</h2>",
+        '<div class="grid">',
+        _table([("", "%", ""), *numbers], numeric=(1,)),
+        _table([("class", "AP", "AP50", "objects", "detections"), *classes], numeric=(1, 2, 3, 4)),
+        "</div>",
+        '<p class="soft">In per cent. A dash is undefined: there is no object of that kind.</p>',
+    ]
+
+
+def _origin(recipe: str, command: str, facts: dict) -> list[str]:
+    parts = ["<h2>How it was made</h2>"] if recipe or command or facts else []
+    if command:
+        parts.append(f'<div class="box"><pre>{escape(command)}</pre></div>')
+    if facts:
+        parts.append(_table([(name, str(value)) for name, value in facts.items() if value != ""], head=False))
+    if recipe:
+        parts.append(f'<details class="box"><summary>every setting</summary><pre>{escape(recipe)}</pre></details>')
+    return parts
+
+
+def _percent(value: float) -> str:
+    return "–" if value < 0 else f"{100 * value:.1f}"
+
+
+def _table(rows: list[tuple[str, ...]], numeric: tuple[int, ...] = (), head: bool = True) -> str:
+    lines = []
+    for n, row in enumerate(rows):
+        tag = "th" if head and n == 0 else "td"
+        cells = (f"<{tag}{' class=n' * (i in numeric)}>{escape(text)}</{tag}>" for i, text in enumerate(row))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="box"><table>{"".join(lines)}</table></div>'
