@@ -5,7 +5,15 @@ import torch
 from recorded import Recording, close
 
 from vfnet_edu import boxes
-from vfnet_edu.priors import base_anchors, grid_anchors, grid_points, valid_cells
+from vfnet_edu.priors import (
+    base_anchors,
+    grid_anchors,
+    grid_points,
+    per_point,
+    pyramid_anchors,
+    pyramid_points,
+    valid_cells,
+)
 
 BOX, ANCHOR = Recording("boxes"), Recording("anchors")
 
@@ -60,3 +68,23 @@ def test_levels_of_a_coco_image():
     sizes = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
     points = torch.cat([grid_points(hw, s) for hw, s in zip(sizes, (8, 16, 32, 64, 128), strict=True)])
     assert len(points) == 22400 and points[0].tolist() == [0, 0] and points[1].tolist() == [8, 0]
+
+
+def test_a_pyramid_is_its_levels_in_order():
+    shapes, strides = [(2, 3), (1, 2)], (8, 16)
+    points = pyramid_points(shapes, strides, 0.5)
+    assert points.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8]]
+    assert per_point(strides, shapes).tolist() == [8] * 6 + [16] * 2
+    anchors = pyramid_anchors(shapes, strides, (4.0, 8.0), (0.5, 1.0))
+    assert anchors.shape == (8 * 4, 4)
+    for level, (size, stride) in enumerate(zip(shapes, strides, strict=True)):
+        base = base_anchors((4.0 * stride, 8.0 * stride), (0.5, 1.0))
+        own = anchors[24 * level : 24 + 8 * level]
+        assert torch.equal(own, grid_anchors(grid_points(size, stride), base))
+
+
+def test_centerness():
+    box = torch.tensor([0.0, 0, 40, 20])
+    points = torch.tensor([[20.0, 10], [10, 10], [10, 5], [39, 10]])
+    expected = torch.tensor([1, 10 / 30, 10 / 30 * 5 / 15, 1 / 39]).sqrt()
+    close(boxes.centerness(points, box), expected)

@@ -1,18 +1,18 @@
-"""The VFNet head alone (32 -> 64 channels, 2 convolutions, 6 classes) against the authors' code: outputs, losses, gradients."""
+"""The VFNet head alone (32 -> 64 channels, 2 convolutions, 6 classes) against the authors' code, gradients included."""
 
 from dataclasses import replace
 
 import pytest
-import torch
-from recorded import Recording, close, dot, restore
+from recorded import FOLDER, Recording, close, dot, restore
 
 from vfnet_edu.boxes import ltrb_to_xyxy
 from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
 from vfnet_edu.layers import flatten_levels
-from vfnet_edu.priors import grid_points
-from vfnet_edu.weights import from_mmdet, to_mmdet
+from vfnet_edu.mmdet import from_mmdet, to_mmdet
+from vfnet_edu.priors import pyramid_points
 
-REC = Recording("vfnet_head")
+RECS = {n == "vfnet_head_dcn": Recording(n) for n in ("vfnet_head", "vfnet_head_dcn") if (FOLDER / f"{n}.npz").exists()}
+REC = RECS[False]
 CONFIG = VFNetConfig(classes=6, channels=64, depth=2)
 SIZES = [(128, 160), (90, 120)]
 LOSSES = {"loss_cls": "cls", "loss_bbox": "box", "loss_bbox_rf": "refine"}
@@ -21,14 +21,15 @@ BATCHES = ["both", "second_empty", "none"]
 
 def build(config=CONFIG):
     head = VFNetHead(config, in_channels=32)
-    theirs = restore({n.removeprefix("param."): REC[n] for n in REC.names if n.startswith("param.")})
+    rec = RECS[config.dcn]
+    theirs = restore({n.removeprefix("param."): rec[n] for n in rec.names if n.startswith("param.")})
     state = {k.removeprefix("head."): v for k, v in from_mmdet(theirs).items()}
     head.load_state_dict(state)
     return head
 
 
 def run(head, requires_grad=False):
-    features = [f.clone().requires_grad_(requires_grad) for f in REC.levels("feat")]
+    features = [f.clone().requires_grad_(requires_grad) for f in RECS[head.config.dcn].levels("feat")]
     return features, head(features)
 
 
@@ -42,12 +43,10 @@ def grads(head):
     return {k.removeprefix("bbox_head."): v for k, v in to_mmdet(ours).items()}
 
 
-def as_recorded(prefix=""):
+def as_recorded(rec, prefix):
     """The recorded maps in the head's own layout: one row per point."""
-    cls, initial, refined = (REC.levels(prefix + n) for n in ("cls", "bbox", "bbox_refine"))
-    points = torch.cat(
-        [grid_points(tuple(x.shape[-2:]), s) for x, s in zip(cls, (8, 16, 32, 64, 128), strict=True)]
-    )
+    cls, initial, refined = (rec.levels(prefix + n) for n in ("cls", "bbox", "bbox_refine"))
+    points = pyramid_points([tuple(x.shape[-2:]) for x in cls], (8, 16, 32, 64, 128))
     return (
         flatten_levels(cls, 6),
         ltrb_to_xyxy(points, flatten_levels(initial, 4)),
@@ -55,38 +54,39 @@ def as_recorded(prefix=""):
     )
 
 
-@pytest.mark.parametrize("prefix, unit", [("", 8.0), ("normstride_", 1.0)])
-def test_outputs(prefix, unit, one_thread):
-    _, out = run(build(replace(CONFIG, box_unit=unit)))
-    logits, boxes, refined = as_recorded(prefix)
+@pytest.mark.parametrize("prefix, unit, dcn", [("normstride_", 1.0, False)] + [("", 8.0, dcn) for dcn in RECS])
+def test_outputs(prefix, unit, dcn, one_thread):
+    _, out = run(build(replace(CONFIG, box_unit=unit, dcn=dcn)))
+    logits, boxes, refined = as_recorded(RECS[dcn], prefix)
     close(out.logits, logits, atol=4e-5)
     close(out.boxes, boxes, atol=2e-3)
     close(out.refined, refined, atol=2e-3)
 
 
+@pytest.mark.parametrize("dcn", RECS)
 @pytest.mark.parametrize("batch", BATCHES)
-def test_losses_and_every_gradient(batch, one_thread):
-    head = build()
+def test_losses_and_every_gradient(batch, dcn, one_thread):
+    head, rec = build(replace(CONFIG, dcn=dcn)), RECS[dcn]
     features, out = run(head, requires_grad=True)
     losses = head.loss(out, targets(batch), SIZES)
     for theirs, ours in LOSSES.items():
-        close(losses[ours], REC[f"{batch}_{theirs}"])
+        close(losses[ours], rec[f"{batch}_{theirs}"])
     total = sum(losses.values())
-    close(total, REC[f"{batch}_total"])
+    close(total, rec[f"{batch}_total"])
     total.backward()
-    found, names = grads(head), REC.text("param_names")
+    found, names = grads(head), rec.text("param_names")
     assert set(found) == set(names)
-    norms, dots = REC[f"{batch}_grad_norm"], REC[f"{batch}_grad_dot"]
+    norms, dots = rec[f"{batch}_grad_norm"], rec[f"{batch}_grad_dot"]
     for i, name in enumerate(names):
         floor = 1e-4 * norms.max()
         close(found[name].norm(), norms[i], rtol=1e-3, atol=1e-5 * floor + 1e-7)
         assert abs(dot(found[name], name) - float(dots[i])) <= 2e-3 * float(norms[i]) + 1e-6, name
     if batch == "second_empty":
         for level, feature in enumerate(features):
-            expected = REC[f"second_empty_grad_feat_{level}"]
+            expected = rec[f"second_empty_grad_feat_{level}"]
             close(feature.grad, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-        for name in names:
-            expected = REC[f"second_empty_grad.{name}"]
+        for name in [n for n in names if f"second_empty_grad.{n}" in rec]:
+            expected = rec[f"second_empty_grad.{name}"]
             close(found[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()) + 1e-8)
 
 

@@ -1,9 +1,12 @@
 """Who learns what.  Each assigner maps priors to ground truth: a gt index per prior, or one of the two marks below."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from vfnet_edu.boxes import centers, iou, xyxy_to_ltrb
+from vfnet_edu.boxes import area, centers, iou, xyxy_to_ltrb
+from vfnet_edu.priors import grid_points
 
 BACKGROUND = -1  # learn a score of zero here
 IGNORED = -2  # learn nothing here
@@ -51,3 +54,113 @@ def atss(anchors: Tensor, level_sizes: list[int], gt_boxes: Tensor, topk: int = 
     claim.scatter_(0, candidates, torch.where(positive, candidate_iou, -1.0))
     best, match = claim.max(dim=1)  # (P,), (P,)
     return torch.where(best >= 0, match, BACKGROUND)
+
+
+@torch.no_grad()
+def max_iou(
+    priors: Tensor, gt_boxes: Tensor, positive: float = 0.5, negative: float = 0.4, low_quality: float = 0.0
+) -> Tensor:
+    """The rule of RetinaNet: one threshold for all boxes, and no box is left without a prior.
+
+    Args:
+        priors: (P, 4) anchors, or boxes already predicted (RepPoints).
+        gt_boxes: (G, 4) ground-truth boxes, pixels.
+        positive: a prior with at least this IoU learns the box it overlaps most.
+        negative: a prior below learns the background; one in between learns nothing.
+        low_quality: every box that some prior overlaps by at least this IoU also gets the priors that overlap it most.
+
+    Returns:
+        (P,) int64, the index of the box that a prior must predict, BACKGROUND, or IGNORED.
+
+    Source: Faster R-CNN (Ren et al. 2015), section 3.1.2, with the thresholds of RetinaNet.  As in the authors' code 0
+    is enough for the last rule: a box that overlaps no prior at all gets all the priors that overlap it by nothing.
+    """
+    if len(gt_boxes) == 0:
+        return priors.new_full((len(priors),), BACKGROUND, dtype=torch.int64)
+    overlap = iou(priors[:, None], gt_boxes)  # (P, G)
+    best, match = overlap.max(dim=1)  # (P,), (P,)
+    match = match.where(best >= positive, torch.where(best < negative, BACKGROUND, IGNORED))
+
+    best_of_box = overlap.amax(0)  # (G,)
+    claimed = (overlap == best_of_box) & (best_of_box >= low_quality)  # (P, G)
+    return last_claim(claimed, otherwise=match)
+
+
+@torch.no_grad()
+def nearest_point(points: Tensor, gt_boxes: Tensor, scale: float = 4.0, topk: int = 1) -> Tensor:
+    """The rule of RepPoints' first stage: the point nearest to a box's centre, on the one level that fits its size.
+
+    Args:
+        points: (P, 3) as (x, y, stride of the level), pixels.
+        gt_boxes: (G, 4) ground-truth boxes, pixels.
+        scale: a box of `scale` strides belongs to that level.
+        topk: points per box.
+
+    Returns:
+        (P,) int64, the index of the box that a point must predict, or BACKGROUND.
+
+    Source: Yang et al. 2019 (RepPoints), section 4.2.  Distances count in widths and heights of the box; a point that
+    two boxes want goes to the nearer (equal: the first).
+    """
+    if len(gt_boxes) == 0:
+        return points.new_full((len(points),), BACKGROUND, dtype=torch.int64)
+    wh = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=1e-6)  # (G, 2)
+    level = points[:, 2].log2()  # (P,) 3 .. 7
+    wanted = ((wh / scale).log2().sum(1) / 2).trunc().clamp(level.min(), level.max())  # (G,)
+    distance = ((points[:, None, :2] - centers(gt_boxes)) / wh).norm(dim=-1)  # (P, G)
+    distance = distance.where(level[:, None] == wanted, torch.inf)
+
+    near = distance.topk(min(topk, len(points)), dim=0, largest=False)
+    claim = torch.full_like(distance, torch.inf).scatter_(0, near.indices, near.values)
+    best, match = claim.min(dim=1)  # (P,), (P,)
+    return match.where(best.isfinite(), BACKGROUND)
+
+
+@torch.no_grad()
+def fovea(
+    level_shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    scale_ranges: Sequence[tuple[float, float]],
+    gt_boxes: Tensor,
+    shrink: float = 0.4,
+) -> Tensor:
+    """The rule of FoveaBox: every cell whose centre lies in the middle of a box, on each level that fits its size.
+
+    Args:
+        level_shapes: (H, W) of each level.
+        strides: of each level.
+        scale_ranges: smallest and largest sqrt(width * height) of each level, pixels; they overlap, so a box may be
+            learned on two levels.
+        gt_boxes: (G, 4) ground-truth boxes, pixels.
+        shrink: the middle is this share of the box's width and height.
+
+    Returns:
+        (P,) int64, the index of the box that a cell must predict, or BACKGROUND.
+
+    Source: Kong et al. 2019 (FoveaBox), section 3.3.  Where boxes overlap, the smaller wins.
+    """
+    cells = sum(h * w for h, w in level_shapes)
+    if len(gt_boxes) == 0:
+        return gt_boxes.new_full((cells,), BACKGROUND, dtype=torch.int64)
+    order = area(gt_boxes).sort(descending=True, stable=True).indices
+    boxes = gt_boxes[order]  # large ones first
+    size = area(boxes).sqrt()  # (G,)
+    matches = []
+    for (h, w), stride, (smallest, largest) in zip(level_shapes, strides, scale_ranges, strict=True):
+        corner, half = boxes[:, :2] / stride, (boxes[:, 2:] - boxes[:, :2]) / stride / 2  # (G, 2), (G, 2) in cells
+        edge = corner.new_tensor([w - 1, h - 1])
+        first = (corner + (1 - shrink) * half - 0.5).ceil().clamp(min=0).minimum(edge)  # (G, 2) as (column, row)
+        last = (corner + (1 + shrink) * half - 0.5).floor().clamp(min=0).minimum(edge)
+        cell = grid_points((h, w), 1, device=boxes.device)[:, None]  # (H*W, 1, 2)
+        inside = ((cell >= first) & (cell <= last)).all(-1)  # (H*W, G)
+        fits = (size >= smallest) & (size <= largest)
+        winner = last_claim(inside & fits, otherwise=torch.full_like(cell[:, 0, 0], BACKGROUND, dtype=torch.int64))
+        matches.append(torch.where(winner >= 0, order[winner], BACKGROUND))
+    return torch.cat(matches)
+
+
+def last_claim(claimed: Tensor, otherwise: Tensor) -> Tensor:
+    """The last of the boxes that claim a prior: later boxes overwrite earlier ones.  (P, G) bool, (P,) -> (P,)"""
+    rank = torch.arange(1, claimed.shape[1] + 1, dtype=torch.int32, device=claimed.device)
+    last = (claimed * rank).amax(1).long()  # 0: nobody
+    return torch.where(last > 0, last - 1, otherwise)

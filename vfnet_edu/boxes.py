@@ -38,6 +38,16 @@ def xyxy_to_ltrb(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
+def centerness(points: Tensor, boxes: Tensor) -> Tensor:
+    """How central a point lies in its box: 1 in the middle, 0 at a side.  (..., 2), (..., 4) -> (...)
+
+    Source: FCOS (Tian et al. 2019), equation 3.  The points must lie inside.
+    """
+    l, t, r, b = xyxy_to_ltrb(points, boxes).unbind(-1)
+    horizontal, vertical = torch.minimum(l, r) / torch.maximum(l, r), torch.minimum(t, b) / torch.maximum(t, b)
+    return (horizontal * vertical).sqrt()
+
+
 # ------------------------------------------------------------------ deltas to an anchor (R-CNN, RetinaNet)
 def encode_deltas(anchors: Tensor, boxes: Tensor, stds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Shift and log-scale that turn each anchor into its box, in units of `stds`.  (N, 4), (N, 4) -> (N, 4)
@@ -50,7 +60,7 @@ def encode_deltas(anchors: Tensor, boxes: Tensor, stds: tuple[float, ...] = (1.0
 
 
 def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """The inverse of :func:`encode_deltas`; the log-scale is limited to ±log(1000/16).  (..., 4), (..., 4) -> (..., 4)"""
+    """The inverse of :func:`encode_deltas`; log-scales are limited to ±log(1000/16).  (..., 4), (..., 4) -> (..., 4)"""
     deltas = deltas * deltas.new_tensor(stds)
     wh = anchors[..., 2:] - anchors[..., :2]
     middle = centers(anchors) + deltas[..., :2] * wh

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+from vfnet_edu.backbones.res2net import Res2Net, Res2NetConfig
 from vfnet_edu.backbones.resnet import ResNet, ResNetConfig
 from vfnet_edu.detector import Detector
+from vfnet_edu.heads.atss import ATSSConfig, ATSSHead
+from vfnet_edu.heads.foveabox import FoveaBoxConfig, FoveaBoxHead
+from vfnet_edu.heads.reppoints import RepPointsConfig, RepPointsHead
+from vfnet_edu.heads.retinanet import RetinaNetConfig, RetinaNetHead
 from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
-from vfnet_edu.necks import FPN, FPNConfig
+from vfnet_edu.necks import FPN, PAFPN, FPNConfig, PAFPNConfig
 from vfnet_edu.recipes import Recipe
 
 
@@ -24,13 +29,26 @@ def build(recipe: Recipe, classes: tuple[str, ...] | None = None) -> Detector:
     match recipe.backbone:
         case ResNetConfig():
             backbone = ResNet(recipe.backbone)
+        case Res2NetConfig():
+            backbone = Res2Net(recipe.backbone)
     channels = recipe.backbone.out_channels
     match recipe.neck:
         case FPNConfig():
             neck = FPN(channels, recipe.neck)
+        case PAFPNConfig():
+            neck = PAFPN(channels, recipe.neck)
+    width = recipe.neck.channels
     match recipe.head:
         case VFNetConfig():
-            head = VFNetHead(recipe.head, recipe.neck.channels)
+            head = VFNetHead(recipe.head, width)
+        case ATSSConfig():
+            head = ATSSHead(recipe.head, width)
+        case RetinaNetConfig():
+            head = RetinaNetHead(recipe.head, width)
+        case FoveaBoxConfig():
+            head = FoveaBoxHead(recipe.head, width)
+        case RepPointsConfig():
+            head = RepPointsHead(recipe.head, width)
     model = Detector(backbone, neck, head, recipe.detect)
     model.recipe = recipe
     model.classes = classes or tuple(f"class {i}" for i in range(recipe.head.classes))

@@ -80,8 +80,11 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of `x` over all processes: every rank must call this, also one without a positive, or all hang."""
-    if dist.is_available() and dist.is_initialized():
+    """The mean of `x` over all processes: every rank must call this, also one without a positive, or all hang.
+
+    Only where gradients are taken: in an evaluation ranks may hold different numbers of batches.
+    """
+    if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled():
         x = x.detach().clone()
         dist.all_reduce(x.div_(dist.get_world_size()))
     return x
@@ -101,7 +104,7 @@ def assign_images(
 
     Args:
         assign: (priors (V, ·), level sizes, gt boxes (G, 4), gt labels (G,)) -> match (V,).
-        priors: (P, ·) of all levels, shared by the images.
+        priors: (P, ·) of all levels, shared by the images, or (B, P, ·) of each image.
         level_shapes: (H, W) of each level.
         strides: of each level.
         targets: per image ``{"boxes": (G, 4), "labels": (G,)}``.
@@ -110,7 +113,7 @@ def assign_images(
         per_cell: priors per cell.
     """
     device, matches = priors.device, []
-    for target, size in zip(targets, image_sizes, strict=True):
+    for i, (target, size) in enumerate(zip(targets, image_sizes, strict=True)):
         padded = (ceil32(size[0]), ceil32(size[1]))
         levels = [
             valid_cells(hw, s, padded, device).repeat_interleave(per_cell)
@@ -118,7 +121,8 @@ def assign_images(
         ]
         valid = torch.cat(levels)  # (P,)
         match = torch.full_like(valid, unmapped, dtype=torch.int64)
-        match[valid] = assign(priors[valid], [int(v.sum()) for v in levels], target["boxes"], target["labels"])
+        own = (priors if priors.dim() == 2 else priors[i])[valid]
+        match[valid] = assign(own, [int(v.sum()) for v in levels], target["boxes"], target["labels"])
         matches.append(match)
     return torch.stack(matches)
 

@@ -1,5 +1,7 @@
 """Where predictions live: one point, or A anchors, per cell of every pyramid level."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,36 @@ def grid_anchors(points: Tensor, base: Tensor) -> Tensor:
     return (shift[:, None] + base.to(points)).reshape(-1, 4)
 
 
+# ------------------------------------------------------------------ all levels of a pyramid, one after the other
+def pyramid_points(
+    shapes: Sequence[tuple[int, int]], strides: Sequence[int], offset: float = 0.0, device=None
+) -> Tensor:
+    """:func:`grid_points` of every level, whose map has the shape (H, W).  -> (P, 2), P = sum of H*W"""
+    return torch.cat([grid_points(hw, s, offset, device) for hw, s in zip(shapes, strides, strict=True)])
+
+
+def pyramid_anchors(
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    sides: tuple[float, ...],
+    ratios: tuple[float, ...] = (1.0,),
+    device=None,
+) -> Tensor:
+    """:func:`grid_anchors` of every level; `sides` are in strides, so coarse levels hold large anchors.  -> (P*A, 4)"""
+    return torch.cat(
+        [
+            grid_anchors(grid_points(hw, s, device=device), base_anchors(tuple(side * s for side in sides), ratios))
+            for hw, s in zip(shapes, strides, strict=True)
+        ]
+    )
+
+
+def per_point(values: Sequence[float], shapes: Sequence[tuple[int, int]], device=None) -> Tensor:
+    """A number of each level, repeated for all its points.  -> (P,)"""
+    return torch.cat([torch.full((h * w,), float(v), device=device) for v, (h, w) in zip(values, shapes, strict=True)])
+
+
+# ------------------------------------------------------------------ padding
 def valid_cells(size: tuple[int, int], stride: int, padded: tuple[int, int], device=None) -> Tensor:
     """Cells of a map of `size` = (H, W) that hold image, not batch padding.  -> (H*W,) bool
 

@@ -13,6 +13,7 @@ class ResNetConfig:
     """Shape and training rule of a ResNet (He et al. 2016) or ResNeXt (Xie et al. 2017)."""
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks of layer1 .. layer4
+    block: Literal["bottleneck", "basic"] = "bottleneck"  # basic: two 3x3 (ResNet-18, -34, and smaller)
     width: int = 64  # channels of the stem
     groups: int = 1  # ResNeXt: 32 or 64
     group_width: int = 64  # ResNeXt: 4
@@ -24,7 +25,8 @@ class ResNetConfig:
     @property
     def out_channels(self) -> tuple[int, int, int]:
         """Channels of C3, C4, C5."""
-        return (8 * self.width, 16 * self.width, 32 * self.width)
+        grow = self.width * (4 if self.block == "bottleneck" else 1)
+        return (2 * grow, 4 * grow, 8 * grow)
 
 
 class Bottleneck(nn.Module):
@@ -52,6 +54,23 @@ class Bottleneck(nn.Module):
         return (self.bn3(self.conv3(x)) + shortcut).relu_()
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3, plus the shortcut.  (B, c_in, H, W) -> (B, planes, H/stride, W/stride)"""
+
+    def __init__(self, c_in: int, planes: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c_in, planes, 3, stride, 1, bias=False), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False), nn.BatchNorm2d(planes)
+        self.downsample = None
+        if stride != 1 or c_in != planes:
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.bn1(self.conv1(x)).relu_()
+        return (self.bn2(self.conv2(x)) + shortcut).relu_()
+
+
 class ResNet(nn.Module):
     """Image to feature maps.  (B, 3, H, W) normalised -> [C3, C4, C5] at strides 8, 16, 32"""
 
@@ -65,8 +84,12 @@ class ResNet(nn.Module):
             planes, blocks = config.width * 2 ** (stage - 1), []
             for i in range(depth):
                 stride = 2 if i == 0 and stage > 1 else 1
-                blocks.append(Bottleneck(c_in, planes, stride, config, dcn=config.dcn and stage > 1))
-                c_in = planes * 4
+                if config.block == "basic":
+                    blocks.append(BasicBlock(c_in, planes, stride))
+                    c_in = planes
+                else:
+                    blocks.append(Bottleneck(c_in, planes, stride, config, dcn=config.dcn and stage > 1))
+                    c_in = planes * 4
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         init_backbone(self)
         freeze(self, [self.conv1, self.bn1])
@@ -96,9 +119,9 @@ def init_backbone(backbone: nn.Module) -> None:
     for m in backbone.modules():
         if isinstance(m, ModulatedDeformConv2d):
             m.start_as_plain()
-    last = [m.bn3 for m in backbone.modules() if hasattr(m, "bn3")]
-    for norm in last:  # every block starts as its shortcut: deep nets then train from scratch (Goyal et al. 2017)
-        nn.init.zeros_(norm.weight)
+    for m in backbone.modules():  # every block starts as its shortcut: deep nets then train from scratch (Goyal 2017)
+        if last := getattr(m, "bn3", getattr(m, "bn2", None)):
+            nn.init.zeros_(last.weight)
 
 
 def freeze(backbone: nn.Module, stem: list[nn.Module]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vfnet_edu.assigners import IGNORED, atss
-from vfnet_edu.boxes import iou, ltrb_to_xyxy
+from vfnet_edu.boxes import centers, iou, ltrb_to_xyxy
 from vfnet_edu.layers import (
     ConvNorm,
     assign_images,
@@ -27,7 +27,7 @@ from vfnet_edu.layers import (
 from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, varifocal_loss
 from vfnet_edu.ops.star import star_conv2d_pyramid
 from vfnet_edu.postprocess import Candidates
-from vfnet_edu.priors import base_anchors, grid_anchors, grid_points
+from vfnet_edu.priors import pyramid_anchors
 
 MIN_IOU = 1e-6  # a positive's target stays above 0, so it stays on the positive branch of the varifocal loss
 
@@ -119,17 +119,13 @@ class VFNetHead(nn.Module):
         logits = [self.score_out(x) for x in cls]  # (B, K, H, W) each
 
         shapes = [tuple(x.shape[-2:]) for x in pyramid]
-        points = [grid_points(hw, s, device=pyramid[0].device) for hw, s in zip(shapes, config.strides, strict=True)]
-        anchors = [
-            grid_anchors(p, base_anchors((config.anchor_size * s,)))
-            for p, s in zip(points, config.strides, strict=True)
-        ]
-        points = torch.cat(points)  # (P, 2)
+        anchors = pyramid_anchors(shapes, config.strides, (config.anchor_size,), device=pyramid[0].device)  # (P, 4)
+        points = centers(anchors)  # (P, 2)
         return VFNetOutput(
             logits=flatten_levels(logits, config.classes).float(),
             boxes=ltrb_to_xyxy(points, flatten_levels(ltrb, 4)),
             refined=ltrb_to_xyxy(points, flatten_levels(refined, 4)),
-            anchors=torch.cat(anchors),
+            anchors=anchors,
             level_shapes=shapes,
         )
 

@@ -1,12 +1,46 @@
-"""DCNv2: a convolution that looks at its input to decide where, and how much, to look."""
+"""Deformable convolutions: the nine samples of a 3x3 kernel are moved, by offsets that are given or predicted."""
+
+import contextlib
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+GRID = (-1, -1, -1, 0, -1, 1, 0, -1, 0, 0, 0, 1, 1, -1, 1, 0, 1, 1)  # (y, x) of the nine taps, row by row, in cells
+
+
+def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Deformable 3x3 convolution, no bias.  (B, C, H, W) -> (B, C', H/stride, W/stride)
+
+    Args:
+        x: (B, C, H, W) features.
+        offset: (B, 18, H/stride, W/stride) in cells: (dy, dx) of the nine taps, as displacement from :data:`GRID`.
+        weight: (C', C/groups, 3, 3); the number of groups follows from its shape.
+        mask: (B, 9, H/stride, W/stride) factor of each sample (DCNv2); none: all one (DCNv1).
+        stride: of the convolution.
+
+    Source: Dai et al. 2017 (Deformable ConvNets), equation 2; Zhu et al. 2019 (v2), equation 1.  Samples are bilinear,
+    and 0 outside the map.
+    """
+    # torchvision samples in one precision and knows no bfloat16: leave autocast here, in at least float32
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    # torchvision turns a NaN into an address and crashes
+    outside = sum(x.shape[2:]) + 4  # cells: further than any sample
+    safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
+    with _no_autocast(x):
+        mask = None if mask is None else mask.to(dtype)
+        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), stride=stride, padding=1, mask=mask)
+    return y.masked_fill(offset.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
+
+
+def _no_autocast(x: Tensor):
+    """Off while inside; there is none to switch off on the meta device."""
+    known = torch.amp.is_autocast_available(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if known else contextlib.nullcontext()
+
 
 class ModulatedDeformConv2d(nn.Module):
-    """Modulated deformable 3x3 convolution, no bias.  (B, C, H, W) -> (B, C', H/stride, W/stride)
+    """Modulated deformable 3x3 convolution (DCNv2), no bias.  (B, C, H, W) -> (B, C', H/stride, W/stride)
 
     Source: Zhu et al. 2019 (Deformable ConvNets v2), equation 1.  One plain convolution predicts 27 numbers per
     place: nine (dy, dx) offsets, then nine masks.  Offsets start at 0 and masks at sigmoid(0) = 0.5, so at first it
@@ -28,9 +62,7 @@ class ModulatedDeformConv2d(nn.Module):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # torchvision samples in one precision and knows no bfloat16: leave autocast here, in float32
-        with torch.autocast(x.device.type, enabled=False):
+        with _no_autocast(x):  # places need more than 8 bits
             wide = x.to(self.weight.dtype)
             offset, mask = self.conv_offset(wide).split([18, 9], dim=1)  # (B, 18, H', W'), (B, 9, H', W')
-            y = deform_conv2d(wide, offset, self.weight, stride=self.stride, padding=1, mask=mask.sigmoid())
-        return y.to(x.dtype)
+        return deformable_conv2d(wide, offset, self.weight, mask.sigmoid(), self.stride).to(x.dtype)

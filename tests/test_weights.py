@@ -1,0 +1,294 @@
+"""Checkpoints in and out: ours, the authors' and mmdetection's, ImageNet's; and the ways in which a file is not one."""
+
+import logging
+import pickle
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from recorded import close
+from small import HEADS, small
+
+from vfnet_edu import convert, recipes, weights
+from vfnet_edu.build import build
+from vfnet_edu.detector import STD
+from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet
+
+CLASSES = ("cat", "dog", "owl", "fox", "hen")
+
+
+@pytest.fixture
+def model():
+    return build(small("vfnet"), CLASSES)
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """A table of three rows, two of them of one shape, instead of the real ones"""
+    table = {name: small(name) for name in ("vfnet", "retinanet")} | {"foveabox": small("foveabox")}
+    table = {r.name: r for r in table.values()} | {"small_focal": replace(small("vfnet"), name="small_focal")}
+    monkeypatch.setattr(recipes, "names", lambda: list(table))
+    for name, recipe in table.items():
+        monkeypatch.setattr(recipes, name, lambda recipe=recipe: recipe, raising=False)
+    return table
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ------------------------------------------------------------------ ours
+def test_a_checkpoint_knows_what_it_is(model, tmp_path):
+    weights.save(tmp_path / "best.safetensors", model, {"ap": "12.3"})
+    for path in (tmp_path, tmp_path / "best.safetensors"):
+        recipe, again = weights.load(path)
+        assert recipe == model.recipe == again.recipe and again.classes == CLASSES and not again.training
+        assert same(again.state_dict(), model.state_dict())
+
+
+def refused(error, code=Exit.CHECKPOINT):
+    assert error.value.code == code
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("page.pth", b"<!DOCTYPE html><html>Quota exceeded", "web page"),
+        ("torso.pth", b"PK\x03\x04torso", "broken"),
+        ("empty.pt", b"", "broken"),
+        ("list.pth", pickle.dumps([1, 2], 2), "not a checkpoint of vfnet_edu|broken"),
+        ("liar.safetensors", b"\xff" * 8 + b"{}", "not a readable safetensors"),
+    ],
+)
+def test_what_is_no_checkpoint(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        weights.load(tmp_path / name)
+    assert name in refused(error)
+
+
+def test_no_file_and_no_run(tmp_path):
+    for path in (tmp_path, tmp_path / "no.pt"):
+        with pytest.raises(UserError) as error:
+            weights.load(path)
+        assert str(path) in refused(error)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_code_inside_a_file_is_never_run(tmp_path):
+    torch.save({"state_dict": {}, "meta": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
+    for read in (weights.load, load_mmdet):
+        with pytest.raises(UserError, match="holds more than weights"):
+            read(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_keys_that_do_not_fit_are_named(model):
+    state = model.state_dict()
+    del state["head.box_out.bias"]
+    state["neck.other"] = torch.zeros(1)
+    state["head.score_out.bias"] = torch.zeros(9)
+    with pytest.raises(UserError) as error:
+        weights.load_state(model, state, "there.pt")
+    text = refused(error)
+    assert "keys missing (1): head.box_out.bias" in text and "keys unexpected (1): neck.other" in text
+    assert "head.score_out.bias (9,) for (5,)" in text and "there.pt" in text
+
+
+def test_values_that_are_no_numbers(model):
+    state = model.state_dict()
+    state["head.box_gain"] = torch.tensor([1.0, torch.nan, 1, 1, 1])
+    with pytest.raises(UserError, match="head.box_gain holds NaN"):
+        weights.load_state(model, state, "sick.pt")
+
+
+@pytest.mark.parametrize("name", ["vfnet", "retinanet", "reppoints"])
+def test_other_classes_start_the_last_layers_anew_and_say_so(name, caplog):
+    model = build(small(name), CLASSES).eval()
+    with caplog.at_level(logging.WARNING):
+        changed = weights.change_classes(model, ("cell", "bead"))
+    assert changed.classes == ("cell", "bead") and changed.recipe.head.classes == 2 and not changed.training
+    assert "2 classes instead of 5: head.score_out.bias, head.score_out.weight start fresh" in caplog.text
+    mine, theirs = changed.state_dict(), model.state_dict()
+    assert all(torch.equal(mine[k], theirs[k]) for k in mine if not k.startswith("head.score_out"))
+    assert mine["head.score_out.bias"].mean() == pytest.approx(-4.59512, abs=1e-4)
+
+
+# ------------------------------------------------------------------ the authors'
+@pytest.mark.parametrize("name", HEADS)
+def test_there_and_back(name):
+    model = build(small(name))
+    theirs = to_mmdet(model.state_dict())
+    assert same(from_mmdet(theirs), model.state_dict())
+    assert same(from_mmdet({f"module.{k}": v for k, v in theirs.items()}), model.state_dict())
+    one_axis = {k: v.reshape(1) if k.endswith(".scale") else v for k, v in theirs.items()}
+    assert same(from_mmdet(one_axis), model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["vfnet_dcn", "vfnet_r2", "vfnetx"])
+def test_offset_predictors_of_old_files(name):
+    model = build(small(name))
+    old = {}
+    for key, value in to_mmdet(model.state_dict()).items():
+        old[key.replace(".conv_offset.", "_offset.")] = value
+    assert any("conv2_offset" in k or "convs.0_offset" in k for k in old)
+    assert any("cls_convs.1.conv_offset" in k for k in old)
+    assert same(from_mmdet(old), model.state_dict())
+
+
+def test_old_names_of_foveabox():
+    model = build(small("foveabox"))
+    theirs = {k.replace("head.conv_", "head.fovea_"): v for k, v in to_mmdet(model.state_dict()).items()}
+    assert "bbox_head.fovea_reg.weight" in theirs and same(from_mmdet(theirs), model.state_dict())
+
+
+def test_foreign_keys_are_named():
+    theirs = to_mmdet(build(small("atss")).state_dict())
+    with pytest.raises(UserError, match="rpn_head.conv.weight"):
+        from_mmdet(theirs | {"rpn_head.conv.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match="no detector that we know"):
+        from_mmdet({"backbone.conv1.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match="head.extra"):
+        to_mmdet(build(small("atss")).state_dict() | {"head.extra": torch.zeros(1)})
+
+
+def test_what_their_files_hold_beside_weights(tmp_path, monkeypatch):
+    """numpy scalars of the evaluation hook (2.x), loss curves as objects (3.x); classes under either name."""
+    state = to_mmdet(build(small("vfnet")).state_dict())
+    two = {"CLASSES": CLASSES, "epoch": 3, "hook_msgs": {"best_score": np.float64(0.4), "n": np.int64(3)}}
+    torch.save({"meta": two, "state_dict": state, "optimizer": {"state": {}}}, tmp_path / "two.pth")
+
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    exec(  # a module that is only there while the file is written
+        "class HistoryBuffer:\n"
+        "    def __getstate__(self): return {'log': self.log, 'statistics_methods': {'min': HistoryBuffer.min}}\n"
+        "    def min(self): pass\n",
+        module.__dict__,
+    )
+    module.HistoryBuffer.__module__ = module.__name__
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    curve = module.HistoryBuffer()
+    curve.log = np.arange(4, dtype=np.float32)
+    three = {"meta": {"dataset_meta": {"classes": list(CLASSES)}}, "message_hub": {"loss": curve}, "state_dict": state}
+    torch.save(three, tmp_path / "three.pth")
+    monkeypatch.undo()
+
+    for name in ("two.pth", "three.pth"):
+        found, classes = read_mmdet(tmp_path / name)
+        assert classes == CLASSES and same(found, state)
+    for name, content in (("bare.pth", state), ("model.pth", {"model": state})):
+        torch.save(content, tmp_path / name)
+        found, classes = read_mmdet(tmp_path / name)
+        assert classes is None and same(found, state)
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    with pytest.raises(UserError, match="no state dict inside"):
+        read_mmdet(tmp_path / "none.pth")
+
+
+def test_convert(rows, tmp_path, capsys):
+    model = build(rows["small_vfnet"], CLASSES)
+    path = tmp_path / "epoch_24.pth"
+    state = {k: v for k, v in to_mmdet(model.state_dict()).items() if not k.endswith("num_batches_tracked")}
+    torch.save({"meta": {"CLASSES": CLASSES}, "state_dict": state}, path)
+    convert.main([str(path)])
+    said = capsys.readouterr().out
+    assert "fits small_vfnet, small_focal" in said and "small_vfnet, 5 classes" in said
+    recipe, again = weights.load(path.with_suffix(".safetensors"))
+    assert recipe == model.recipe and again.classes == CLASSES and same(again.state_dict(), model.state_dict())
+
+    convert.main([str(path), "--recipe", "small_focal", "--out", str(tmp_path / "mine.safetensors")])
+    assert "fits" not in capsys.readouterr().out
+    assert weights.load(tmp_path / "mine.safetensors")[0].name == "small_focal"
+
+    convert.main([str(tmp_path / "mine.safetensors"), "--to-mmdet"])
+    back = torch.load(tmp_path / "mine.pth", weights_only=True)
+    assert same(back["state_dict"], to_mmdet(model.state_dict()))
+    assert back["meta"]["CLASSES"] == back["meta"]["dataset_meta"]["classes"] == CLASSES
+
+
+def test_convert_of_another_architecture(rows, tmp_path):
+    """What differs, and the command that works, if there is one."""
+    path = tmp_path / "his.pth"
+    torch.save(to_mmdet(build(rows["small_vfnet"], CLASSES).state_dict()), path)
+    with pytest.raises(UserError) as error:
+        convert.main([str(path), "--recipe", "small_retinanet"])
+    text = refused(error)
+    assert "keys missing (6): head.cls_tower.0.conv.bias" in text and "keys unexpected (" in text
+    assert "of another shape (3)" in text and "head.score_out.bias (5,) for (45,)" in text
+    assert f"python -m vfnet_edu.convert {path} --recipe small_vfnet" in text
+
+    deeper = replace(rows["small_vfnet"], head=replace(rows["small_vfnet"].head, depth=3))
+    torch.save(to_mmdet(build(deeper, CLASSES).state_dict()), path)
+    with pytest.raises(UserError, match="nearest recipe small_vfnet: keys unexpected .6.: .*no recipe") as error:
+        convert.main([str(path)])
+    with pytest.raises(UserError, match="small_retinanet"):
+        convert.main([str(path), "--recipe", "no_such_recipe"])
+
+
+@pytest.mark.parametrize("name", ["vfnet", "retinanet"])
+def test_classes_of_a_file_that_does_not_name_them(rows, tmp_path, name):
+    recipe, path = rows[f"small_{name}"], tmp_path / "bare.pth"
+    for count, expected in ((80, COCO), (3, ("class 0", "class 1", "class 2"))):
+        torch.save(to_mmdet(build(recipe, tuple("x" * count)).state_dict()), path)
+        assert load_mmdet(path)[0].classes == expected
+    wrong = {"meta": {"CLASSES": COCO}, "state_dict": torch.load(path, weights_only=True)}  # left over from a template
+    torch.save(wrong, path)
+    assert load_mmdet(path)[0].classes == expected
+
+
+# ------------------------------------------------------------------ ImageNet's
+def test_backbones_of_torchvision_and_caffe(tmp_path):
+    for style in ("pytorch", "caffe"):
+        recipe = small("vfnet_dcn")
+        model = build(replace(recipe, backbone=replace(recipe.backbone, style=style)))
+        state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.backbone.state_dict().items()}
+        file = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if "conv_offset" not in k}
+        torch.save(file | {"fc.weight": torch.zeros(2, 2)}, tmp_path / "r.pth")
+        weights.load_backbone(model, str(tmp_path / "r.pth"))
+        found = model.backbone.state_dict()
+        first = found["conv1.weight"] / (torch.tensor(STD).view(1, 3, 1, 1) if style == "caffe" else 1)
+        close(first, file["conv1.weight"].float())
+        close(found["layer3.0.bn2.running_mean"], file["layer3.0.bn2.running_mean"].float())
+        assert found["layer3.0.conv2.conv_offset.weight"].abs().sum() == 0  # ImageNet knows no offsets
+
+
+def test_backbones_of_res2net_under_all_names(tmp_path):
+    model = build(small("vfnet_r2"))
+    state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.backbone.state_dict().items()}
+    state = {k: v for k, v in state.items() if "conv_offset" not in k}
+    timm = {}
+    for key, value in state.items():
+        timm["bn1." + key[7:] if key.startswith("stem.7.") else key.replace("stem.", "conv1.")] = value
+    for content in (state, timm, {"state_dict": timm}):
+        torch.save(content, tmp_path / "r2.pth")
+        fresh = build(small("vfnet_r2"))
+        weights.load_backbone(fresh, str(tmp_path / "r2.pth"))
+        close(fresh.backbone.stem[7].weight.detach(), state["stem.7.weight"])
+        close(fresh.backbone.layer4[0].convs[2].weight.detach(), state["layer4.0.convs.2.weight"])
+
+
+def test_backbones_that_do_not_fit(model, tmp_path):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    weights.load_backbone(model, "none")
+    assert same(before, model.state_dict())
+    with pytest.raises(UserError, match="no published ImageNet weights"):
+        weights.load_backbone(model, "imagenet")
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "r.pth")
+    with pytest.raises(UserError, match="keys missing"):
+        weights.load_backbone(model, str(tmp_path / "r.pth"))
+    with pytest.raises(UserError, match="no such file"):
+        weights.load_backbone(model, str(tmp_path / "no.pth"))

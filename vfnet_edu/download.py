@@ -1,0 +1,132 @@
+"""One file from the net: whole and as it was published, or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from vfnet_edu.errors import Exit, UserError
+
+MAX_BYTES = 2 * 1024**3  # the largest published checkpoint has 0.4
+CHUNK = 1 << 20
+WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+
+
+def cache_folder() -> Path:
+    """``$VFNET_EDU_CACHE``, else ``$XDG_CACHE_HOME/vfnet_edu``, else ``~/.cache/vfnet_edu``."""
+    if own := os.environ.get("VFNET_EDU_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vfnet_edu"
+
+
+def digest_in(name: str) -> str:
+    """The first digits of the SHA-256 that publishers put at the end of a name, as in ``resnet50-0676ba61.pth``."""
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return found[1] if found else ""
+
+
+def fetch(url: str) -> Path:
+    """The file behind `url`, in the cache.  Its name ends with the beginning of its SHA-256, and that is verified.
+
+    A download that was interrupted goes on where it stopped.
+
+    Raises:
+        UserError: no network, interrupted, a web page or another file instead, or no place to write.
+    """
+    target = cache_folder() / url.rsplit("/", 1)[-1]
+    with alone(target), _place(target):
+        if not (target.exists() and sha256(target).startswith(digest_in(target.name))):
+            _download(url, target)
+    return target
+
+
+def _download(url: str, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    try:
+        _append(url, part)
+    except HTTPError as error:
+        raise _error(f"the server answered {error.code} {error.reason} for {url}", target) from error
+    except (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", error)
+        so_far = f" after {part.stat().st_size / 1e6:.1f} MB; try again to go on from there" if part.exists() else ""
+        raise _error(f"could not download {url}: {reason}{so_far}", target) from error
+    with open(part, "rb") as file:
+        web_page = WEB_PAGE.match(file.read(512))
+    found, wanted = sha256(part), digest_in(target.name)
+    if web_page or not found.startswith(wanted):
+        part.unlink()
+        if web_page:
+            raise _error(f"{url} is a web page, not a checkpoint", target)
+        raise _error(f"{url} is not the published file: its SHA-256 begins {found[:8]}, not {wanted}", target)
+    os.replace(part, target)
+
+
+def _append(url: str, part: Path) -> None:
+    """Bring `part` to the length of the file; what it holds already is not sent again, if the server can do that."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    try:
+        answer = urlopen(Request(url, headers=headers), timeout=60)  # noqa: S310 (addresses of this package)
+    except HTTPError as error:
+        if error.code != 416:  # nothing behind what we have: complete, or another file; its hash will tell
+            raise
+        return
+    with answer:
+        start = start if answer.status == 206 else 0
+        size = start + int(answer.headers.get("Content-Length") or 0)
+        if size > MAX_BYTES:
+            raise ConnectionError(f"{size / 1e9:.1f} GB are too many")
+        with (
+            open(part, "ab" if start else "wb") as file,
+            tqdm(desc=part.stem, total=size or None, initial=start, unit="B", unit_scale=True, delay=2) as bar,
+        ):
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+                if file.tell() > MAX_BYTES:
+                    raise ConnectionError("the file does not end")
+            file.flush()
+            os.fsync(file.fileno())
+    if part.stat().st_size < size:
+        raise ConnectionError("the connection was cut")
+
+
+def _error(what: str, target: Path) -> UserError:
+    return UserError(what, remedy=f"or fetch the file elsewhere and put it at {target}", code=Exit.CHECKPOINT)
+
+
+def sha256(path: Path) -> str:
+    """64 hex digits"""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Of several processes that want a file one makes it, the others wait."""
+    with _place(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(target.with_name(target.name + ".lock"), "w")  # noqa: SIM115 (closed below)
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it should this process die
+        yield
+
+
+@contextlib.contextmanager
+def _place(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"could not write {target}: {error.strerror or error}"
+        full = "free some space, or " if error.errno == errno.ENOSPC else ""
+        raise UserError(what, remedy=f"{full}set VFNET_EDU_CACHE to another folder", code=Exit.STORAGE) from error

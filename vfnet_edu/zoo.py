@@ -1,0 +1,132 @@
+"""The front door: detectors by name, with the published weights if wanted.
+
+The files that OpenMMLab hosts are downloaded, checked by their SHA-256, converted and kept in the cache.  The others
+are on the authors' Google Drive, where only a browser gets them; an error says where, and what to do with the file.
+"""
+
+import logging
+from pathlib import Path
+
+from vfnet_edu import recipes, weights
+from vfnet_edu.build import build
+from vfnet_edu.detector import Detector
+from vfnet_edu.download import alone, cache_folder, fetch
+from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.mmdet import load_mmdet
+
+SERVER = "https://download.openmmlab.com/mmdetection/v2.0/vfnet"
+
+log = logging.getLogger(__name__)
+
+
+def pretrained(name: str) -> Detector:
+    """The published weights of a row of the tables, in evaluation mode.
+
+    Args:
+        name: of its recipe, as ``"vfnet_r50_1x"``.
+
+    Raises:
+        UserError: no such recipe, no published weights, or no network.
+    """
+    recipe, cached = recipes.by_name(name), cached_file(name)
+    with alone(cached):
+        if cached.exists():
+            return weights.load(cached)[1]
+        file = recipe.published.checkpoint
+        if not file:
+            raise _not_hosted(recipe, cached)
+        folder = file.split("_2020")[0]  # the configuration's name: what stands before the date
+        path = fetch(f"{SERVER}/{folder}/{file}")
+        model, _ = load_mmdet(path, name)
+        weights.save(cached, model, {"source": file})
+        path.unlink()
+        return model
+
+
+def cached_file(name: str) -> Path:
+    """Where the converted weights of a row are kept; put them there by hand, and `pretrained` finds them."""
+    return cache_folder() / f"{name}.safetensors"
+
+
+def _not_hosted(recipe: recipes.Recipe, cached: Path) -> UserError:
+    if not recipe.published.drive:
+        return UserError(f"{recipe.name}: no weights are published", remedy="train it", code=Exit.CHECKPOINT)
+    return UserError(
+        f"{recipe.name}: its weights are on Google Drive only",
+        remedy=f"fetch https://drive.google.com/file/d/{recipe.published.drive} in a browser, then run"
+        f" python -m vfnet_edu.convert FILE --recipe {recipe.name} --out {cached}",
+        code=Exit.CHECKPOINT,
+    )
+
+
+def _detector(name: str, published: bool, classes: tuple[str, ...] | None) -> Detector:
+    if not published:
+        return build(recipes.by_name(name), classes)
+    model = pretrained(name)
+    return model if classes is None else weights.change_classes(model, classes)
+
+
+# ---- One function per backbone or method -----------------------------------------------------------------------------
+# Each returns a detector: with fresh weights, in training mode; or `pretrained` on COCO, in evaluation mode.  `classes`
+# are the names of other classes: the last layers then start fresh.
+
+
+def vfnet_r50(pretrained: bool = False, dcn: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet, ResNet-50: 44.5 AP; with DCN 47.8."""
+    return _detector("vfnet_r50_dcn_ms_2x" if dcn else "vfnet_r50_ms_2x", pretrained, classes)
+
+
+def vfnet_r101(pretrained: bool = False, dcn: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet, ResNet-101: 46.2 AP; with DCN 49.0."""
+    return _detector("vfnet_r101_dcn_ms_2x" if dcn else "vfnet_r101_ms_2x", pretrained, classes)
+
+
+def vfnet_x101_32x4d(pretrained: bool = False, dcn: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet, ResNeXt-101 32x4d: 47.4 AP; with DCN 49.7."""
+    return _detector("vfnet_x101_32x4d_dcn_ms_2x" if dcn else "vfnet_x101_32x4d_ms_2x", pretrained, classes)
+
+
+def vfnet_x101_64x4d(pretrained: bool = False, dcn: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet, ResNeXt-101 64x4d: 48.2 AP; with DCN 50.4."""
+    return _detector("vfnet_x101_64x4d_dcn_ms_2x" if dcn else "vfnet_x101_64x4d_ms_2x", pretrained, classes)
+
+
+def vfnet_r2_101(pretrained: bool = False, dcn: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet, Res2Net-101: 49.2 AP; with DCN 51.1."""
+    return _detector("vfnet_r2_101_dcn_ms_2x" if dcn else "vfnet_r2_101_ms_2x", pretrained, classes)
+
+
+def vfnet_x(pretrained: bool = False, classes: tuple[str, ...] | None = None) -> Detector:
+    """VarifocalNet-X, Res2Net-101 with DCN: 53.4 AP on images of 1333 x 800."""
+    return _detector("vfnetx_r2_101_800", pretrained, classes)
+
+
+def retinanet_r50(
+    pretrained: bool = False, loss: str = "varifocal", classes: tuple[str, ...] | None = None
+) -> Detector:
+    """RetinaNet, ResNet-50: 37.4 AP; with the focal loss 36.5."""
+    return _detector(f"retinanet_r50_{_short(loss)}_1x", pretrained, classes)
+
+
+def foveabox_r50(pretrained: bool = False, loss: str = "varifocal", classes: tuple[str, ...] | None = None) -> Detector:
+    """FoveaBox, ResNet-50: 37.2 AP; with the focal loss 36.3."""
+    return _detector(f"foveabox_r50_{_short(loss)}_1x", pretrained, classes)
+
+
+def reppoints_r50(
+    pretrained: bool = False, loss: str = "varifocal", classes: tuple[str, ...] | None = None
+) -> Detector:
+    """RepPoints, ResNet-50: 39.7 AP; with the focal loss 38.3."""
+    return _detector(f"reppoints_r50_{_short(loss)}_1x", pretrained, classes)
+
+
+def atss_r50(pretrained: bool = False, loss: str = "varifocal", classes: tuple[str, ...] | None = None) -> Detector:
+    """ATSS, ResNet-50: 40.2 AP; with the focal loss 39.3."""
+    return _detector(f"atss_r50_{_short(loss)}_1x", pretrained, classes)
+
+
+def _short(loss: str) -> str:
+    known = {"varifocal": "vfl", "focal": "fl"}
+    if loss not in known:
+        raise UserError(f"no loss {loss!r} here", remedy=f"choose one of {', '.join(known)}")
+    return known[loss]
