@@ -1,4 +1,4 @@
-"""Reads `tests/golden`: outputs of the authors' code (mmdet 2.10 with their changes, and mmdet 3.3), float32, one thread.
+"""Reads `tests/golden`: outputs of the authors' code (mmdet 2.10 with their changes) and of mmdet 3.3; float32.
 
 No weights are stored: every parameter is a function of its name and shape (:func:`draw`), so that both sides can make
 the same ones.  An array recorded by both versions has a plain name; where they truly differ it is `v2.<name>` (the

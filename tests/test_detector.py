@@ -10,7 +10,7 @@ from recorded import FOLDER, Recording, close, dot, draw_input, draw_state
 
 from vfnet_edu import recipes
 from vfnet_edu.boxes import decode_deltas, ltrb_to_xyxy
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.heads.atss import STDS
 from vfnet_edu.layers import flatten_levels
 from vfnet_edu.mmdet import from_mmdet, to_mmdet

@@ -1,4 +1,4 @@
-"""The house has floors: a module imports only from floors below its own, and no class of ours inherits from one of ours."""
+"""The house has floors: a module imports only from below, and no class of ours inherits from one of ours."""
 
 import ast
 from pathlib import Path

@@ -13,7 +13,7 @@ from vfnet_edu import recipes
 from vfnet_edu.assigners import IGNORED, atss, fovea, max_iou
 from vfnet_edu.backbones.resnet import ResNetConfig
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.heads.atss import ATSSConfig, ATSSHead, ATSSOutput
 from vfnet_edu.heads.foveabox import FoveaBoxConfig, FoveaBoxHead, FoveaBoxOutput
 from vfnet_edu.heads.reppoints import RepPointsConfig, RepPointsHead, RepPointsOutput

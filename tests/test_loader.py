@@ -241,7 +241,9 @@ def test_a_killed_worker_is_explained(index):
     with pytest.raises(UserError) as caught:
         list(Loader(samples, [[(0, i)] for i in range(11)], workers=4))
     assert (
-        caught.value.code == Exit.WORKER and "out of memory" in str(caught.value) and "--data.workers 2" in str(caught.value)
+        caught.value.code == Exit.WORKER
+        and "out of memory" in str(caught.value)
+        and "--data.workers 2" in str(caught.value)
     )
     assert time.monotonic() - started < 10
 

@@ -9,7 +9,7 @@ from recorded import keys
 
 from vfnet_edu import config, recipes
 from vfnet_edu.backbones.res2net import Res2NetConfig
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.errors import UserError
 from vfnet_edu.mmdet import from_mmdet, to_mmdet
 from vfnet_edu.necks import FPNConfig, PAFPNConfig

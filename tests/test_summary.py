@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vfnet_edu import recipes, summary
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Training through its command line: what it leaves behind, and that nothing which happens to it loses or changes a run."""
+"""Training through its command line: what it leaves behind, and that nothing loses or changes a run."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ import torch
 from recorded import close
 
 from vfnet_edu import recipes, train, weights
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.recipes import OptimConfig
@@ -25,8 +25,9 @@ from vfnet_edu.training import checkpoint, schedule
 from vfnet_edu.training.run import RunFolder
 
 TINY = (
-    "--backbone.width 8 --neck.channels 32 --head.channels 32 --head.depth 1 --data.batch-size 4 --data.images-per-gpu 4"
-    " --data.augment.long-side 64 64 --data.augment.short-side 64 64 --data.test-scale 64 64 --data.workers 0"
+    "--backbone.width 8 --neck.channels 32 --head.channels 32 --head.depth 1 --data.batch-size 4"
+    " --data.images-per-gpu 4 --data.augment.long-side 64 64"
+    " --data.augment.short-side 64 64 --data.test-scale 64 64 --data.workers 0"
     " --optim.epochs 2 --optim.lr 1e-3 --log-every 1 --device cpu"
 ).split()
 
@@ -100,8 +101,8 @@ def test_the_run_folder_is_the_report(straight):
     assert [r["step"] for r in trained] == list(range(1, 7)) and [r["epoch"] for r in judged] == [1, 2]
     assert {"loss", "loss_cls", "loss_box", "loss_refine", "lr", "images_per_second", "data_share"} <= trained[0].keys()
     assert {"AP", "AP50", "val_loss_cls", "rank_correlation", "per_class"} <= judged[0].keys()
-    for name in ("config.json", "config.txt", "environment.json", "best.safetensors", "last.pt", "index.html",
-                 "loss.png", "lr.png", "ap.png", "pr.png", "per_class_ap.png", "predictions.png", "iacs_iou.png"):  # fmt: skip
+    files = "config.json config.txt environment.json best.safetensors last.pt index.html loss.png lr.png ap.png pr.png"
+    for name in [*files.split(), "per_class_ap.png", "predictions.png", "iacs_iou.png"]:
         assert (out / name).stat().st_size > 0, name
     assert json.loads((out / "status.json").read_text())["state"] == "done"
 
@@ -146,7 +147,9 @@ def test_killed_at_any_time(data, straight, tmp_path):
     """kill -9 wherever it strikes, again and again: what is on disk always goes on to the same end."""
     rng = random.Random(0)
     for _ in range(6):
-        process = child(run_quietly, data, tmp_path, *(["--resume"] if (tmp_path / "last.pt").exists() else ["--overwrite"]))
+        process = child(
+            run_quietly, data, tmp_path, *(["--resume"] if (tmp_path / "last.pt").exists() else ["--overwrite"])
+        )
         process.join(rng.uniform(0.3, 2.5))
         process.kill()
         process.join()
@@ -330,7 +333,9 @@ def test_parameter_groups():
     rest, biases = schedule.parameter_groups(model, OptimConfig())
     found = {names[id(p)] for p in biases["params"]}
     assert (biases["scale"], biases["weight_decay"]) == (2.0, 0.0) and rest["weight_decay"] == 1e-4
-    necks = {f"neck.{part}.{i}.conv.bias" for part, n in (("lateral", 3), ("output", 3), ("extra", 2)) for i in range(n)}
+    necks = {
+        f"neck.{part}.{i}.conv.bias" for part, n in (("lateral", 3), ("output", 3), ("extra", 2)) for i in range(n)
+    }
     assert found == necks | {"head.box_out.bias", "head.refine_out.bias", "head.score_out.bias"}
     others = {names[id(p)] for p in rest["params"]}
     assert {"head.box_gain", "backbone.layer2.0.bn1.bias", "head.cls_tower.0.norm.bias"} <= others

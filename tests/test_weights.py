@@ -13,7 +13,7 @@ from recorded import close
 from small import HEADS, small
 
 from vfnet_edu import convert, recipes, weights
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.detector import STD
 from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet

@@ -10,7 +10,7 @@ import torch
 from small import small
 
 from vfnet_edu import recipes, weights, zoo
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.download import cache_folder, fetch
 from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.mmdet import to_mmdet

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 import time
 
 from vfnet_edu.errors import Exit, UserError, cli
@@ -34,7 +33,8 @@ def main(args: list[str]) -> None:
     print(f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free")
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
-        print(f"GPU {i}         {gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}")
+        memory, capability = f"{gpu.total_memory / 1e9:.0f} GB", f"{gpu.major}.{gpu.minor}"
+        print(f"GPU {i}         {gpu.name}, {memory}, compute capability {capability}")
     if not torch.cuda.is_available():
         print("GPU           none: everything runs on the CPU, the small recipe in minutes")
     if shared < 0.5:
@@ -88,7 +88,7 @@ def self_test(torch) -> str:
     from dataclasses import replace
 
     from vfnet_edu import recipes
-    from vfnet_edu.build import build
+    from vfnet_edu.builder import build
     from vfnet_edu.ops.star import choose_engine, star_conv2d
 
     began = time.perf_counter()
@@ -116,6 +116,4 @@ def self_test(torch) -> str:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
-        sys.exit("error: vfnet_edu needs Python 3.11")
     cli(main)

@@ -1,4 +1,4 @@
-"""Errors a user can act on: one line that names the file, the record and the remedy, and an exit code of its own kind."""
+"""Errors a user can act on: one line that names file, record and remedy, and an exit code of its own kind."""
 
 import enum
 import os

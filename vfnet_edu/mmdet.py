@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vfnet_edu import recipes
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.detector import Detector
 from vfnet_edu.download import digest_in, sha256
 from vfnet_edu.errors import Exit, UserError

@@ -127,9 +127,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, config: DetectConfig
     if config.nms == "hard":
         keep = batched_nms(boxes, scores, labels, config.nms_iou)[: config.max_detections]
         return Detections(boxes[keep], scores[keep], labels[keep])
-    scores, keep = soft_nms(
-        boxes, scores, labels, config.nms_iou, config.nms, config.soft_sigma, config.soft_min_score
-    )
+    scores, keep = soft_nms(boxes, scores, labels, config.nms_iou, config.nms, config.soft_sigma, config.soft_min_score)
     keep = keep[: config.max_detections]
     return Detections(boxes[keep], scores[: config.max_detections], labels[keep])
 

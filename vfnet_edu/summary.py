@@ -1,7 +1,7 @@
 """Parameters and floating-point operations of every part of a detector, and what the authors report of it.
 
-    python -m vfnet_edu.summary vfnet_r50_1x
-    python -m vfnet_edu.summary vfnet_x101_64x4d_dcn_ms_2x --size 1333 800
+python -m vfnet_edu.summary vfnet_r50_1x
+python -m vfnet_edu.summary vfnet_x101_64x4d_dcn_ms_2x --size 1333 800
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfnet_edu import recipes
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.detector import Detector
 from vfnet_edu.errors import cli
 from vfnet_edu.priors import ceil32

@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vfnet_edu import config, evaluate, recipes, weights
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco, same_classes
 from vfnet_edu.data.loader import guarded, train_loader, val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.errors import Exit, UserError, cli
 from vfnet_edu.recipes import Recipe
-from vfnet_edu.training import checkpoint, distributed, schedule
+from vfnet_edu.training import averaging, checkpoint, distributed, schedule
 from vfnet_edu.training.meter import Meter, Stop, values
 from vfnet_edu.training.run import RunFolder
 from vfnet_edu.viz.report import write_report
@@ -123,6 +123,7 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
     optimizer = schedule.make_optimizer(model, recipe.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16")
     dtype = PRECISION[recipe.optim.precision]
+    average = averaging.make_average(model) if recipe.swa.epochs else None
 
     # ---- where we are: randomness is a function of (seed, epoch, image), so this and the weights are the whole state
     at = {"epoch": 0, "step_in_epoch": 0, "step": 0, "evaluations": 0, "best": -1.0}
@@ -130,15 +131,19 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
         at = {k: state[k] for k in at}
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
+        if average:
+            average.load_state_dict(state["average"])
+    epochs = recipe.optim.epochs + recipe.swa.epochs
     loader = train_loader(
-        learn, recipe.data.augment, per_gpu, recipe.seed, range(at["epoch"], recipe.optim.epochs),
+        learn, recipe.data.augment, per_gpu, recipe.seed, range(at["epoch"], epochs),
         at["step_in_epoch"] * passes, ranks.rank, ranks.world, passes, recipe.data.workers,
     )  # fmt: skip
     steps = loader.order.per_epoch() // passes
     total, last_step = steps * recipe.optim.epochs, options.max_steps or math.inf
-    rate = recipe.optim.lr * recipe.data.batch_size / recipe.optim.lr_batch
+    scale = recipe.data.batch_size / recipe.optim.lr_batch  # linear scaling (Goyal et al. 2017)
+    rate = recipe.optim.lr * scale
     say(
-        f"{recipe.optim.epochs} epochs of {steps} steps of {recipe.data.batch_size} images"
+        f"{epochs} epochs of {steps} steps of {recipe.data.batch_size} images"
         f" = {ranks.world} process(es) x {per_gpu} images x {passes} pass(es) on {device}, {recipe.optim.precision}\n"
         f"learning rate {recipe.optim.lr:g} x {recipe.data.batch_size}/{recipe.optim.lr_batch} images = {rate:g},"
         f" after {schedule.warmup_steps(recipe.optim, total)} warm-up steps"
@@ -155,19 +160,26 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
             checkpoint.save(folder, at | {
                 "model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
                 "recipe": config.to_dict(model.recipe), "classes": list(learn.classes),
-                "threads": torch.get_num_threads(),
+                "threads": torch.get_num_threads(), "average": average.state_dict() if average else {},
             })  # fmt: skip
 
     # ---- the loop
     with guarded(recipe.data.workers):
         batches = iter(loader)
-        while at["epoch"] < recipe.optim.epochs and at["step"] < last_step:
+        while at["epoch"] < epochs and at["step"] < last_step:
+            averages = at["epoch"] >= recipe.optim.epochs  # weight averaging, after the run proper
+            if at["epoch"] == recipe.optim.epochs and at["step_in_epoch"] == 0:
+                ranks.wait()  # the main process has written the best weights, from which this starts
+                averaging.start_from_best(model, folder)
+                optimizer = schedule.make_optimizer(model, recipe.optim)
             model.train()
             meter = Meter()
-            bar = tqdm(total=steps, initial=at["step_in_epoch"], desc=f"epoch {at['epoch'] + 1}/{recipe.optim.epochs}",
+            bar = tqdm(total=steps, initial=at["step_in_epoch"], desc=f"epoch {at['epoch'] + 1}/{epochs}",
                        unit="step", disable=not ranks.main, dynamic_ncols=True)  # fmt: skip
             while at["step_in_epoch"] < steps and at["step"] < last_step:
                 lr = schedule.learning_rate(recipe.optim, rate, at["step"], at["epoch"], total)
+                if averages:
+                    lr = averaging.swa_rate(recipe.swa, scale, at["step_in_epoch"] / steps)
                 schedule.set_rate(optimizer, lr)
                 for part in range(passes):
                     images, targets = meter.next(batches)
@@ -199,14 +211,17 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
             bar.close()
 
             # ---- judge, keep the best, write the report
+            if averages and at["step_in_epoch"] == steps:
+                average.update_parameters(model)
+            judged = average.module if averages else model
             epochs_done = at["epoch"] + at["step_in_epoch"] / steps
-            last = epochs_done == recipe.optim.epochs or at["step"] >= last_step
+            last = epochs_done == epochs or at["step"] >= last_step
             scores, outcome, ap = None, None, -1.0
             if check and (last or epochs_done % options.eval_every == 0):
                 save()  # a stop during the evaluation costs the evaluation only
                 share = (ranks.rank, ranks.world, recipe.data.workers)
-                judged = val_loader(check, recipe.data.test_scale, per_gpu, *share)
-                outcome = evaluate.run(model, judged, check, device, autocast=dtype, tick=stop.poll)
+                shown = val_loader(check, recipe.data.test_scale, per_gpu, *share)
+                outcome = evaluate.run(judged, shown, check, device, autocast=dtype, tick=stop.poll)
                 if ranks.main:
                     scores = evaluate.coco_scores(check, outcome.results)
                     run.log(**evaluate.eval_record(epochs_done, at["step"], scores, outcome))
@@ -215,7 +230,7 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
                 at["evaluations"] += 1
             if ranks.main and (ap >= at["best"] or not check):
                 at["best"] = ap
-                weights.save(folder / "best.safetensors", model, {"ap": f"{ap:.4f}", "epoch": f"{epochs_done:g}"})
+                weights.save(folder / "best.safetensors", judged, {"ap": f"{ap:.4f}", "epoch": f"{epochs_done:g}"})
             if at["step_in_epoch"] == steps:
                 at["epoch"], at["step_in_epoch"] = at["epoch"] + 1, 0
             save()

@@ -19,7 +19,7 @@ from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
 from vfnet_edu.backbones.res2net import Res2NetConfig
 from vfnet_edu.backbones.resnet import ResNetConfig
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.config import from_dict, to_dict
 from vfnet_edu.detector import STD, Detector
 from vfnet_edu.download import fetch

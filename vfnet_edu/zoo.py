@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from vfnet_edu import recipes, weights
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.detector import Detector
 from vfnet_edu.download import alone, cache_folder, fetch
 from vfnet_edu.errors import Exit, UserError

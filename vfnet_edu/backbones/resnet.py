@@ -119,9 +119,6 @@ def init_backbone(backbone: nn.Module) -> None:
     for m in backbone.modules():
         if isinstance(m, ModulatedDeformConv2d):
             m.start_as_plain()
-    for m in backbone.modules():  # every block starts as its shortcut: deep nets then train from scratch (Goyal 2017)
-        if last := getattr(m, "bn3", getattr(m, "bn2", None)):
-            nn.init.zeros_(last.weight)
 
 
 def freeze(backbone: nn.Module, stem: list[nn.Module]) -> None:

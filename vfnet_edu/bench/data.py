@@ -1,4 +1,4 @@
-"""How fast does data arrive?  `python -m vfnet_edu.bench data --data FOLDER`: images per second, by number of workers."""
+"""How fast does data arrive?  `python -m vfnet_edu.bench data`: images per second, by number of workers."""
 
 import itertools
 import time

@@ -9,7 +9,7 @@ import torchvision
 import tyro
 
 from vfnet_edu import recipes
-from vfnet_edu.build import build
+from vfnet_edu.builder import build
 from vfnet_edu.ops.star import choose_engine
 
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,11 +30,13 @@ class Options:
 
 def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.bench model")
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(found if options.device == "auto" else options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {name}, {options.precision}")
-    print(f"batch {options.batch} x 3 x {options.size[0]} x {options.size[1]}, star engine "
-          f"{choose_engine(device, PRECISION[options.precision] or torch.float32)}, median of {options.repeats}\n")  # fmt: skip
+    engine = choose_engine(device, PRECISION[options.precision] or torch.float32)
+    h, w = options.size
+    print(f"batch {options.batch} x 3 x {h} x {w}, star engine {engine}, median of {options.repeats}\n")
     print(f"{'recipe':<28}  answer img/s  learn img/s" + ("  learn peak GB" if device.type == "cuda" else ""))
     for row in options.recipes:
         model = build(replace(recipes.by_name(row), backbone_weights="none")).to(device)

@@ -308,7 +308,7 @@ def draw_scene(seed: int, index: int, size: int | tuple[int, int] = 128) -> tupl
 
 
 def write_shape_scenes(
-    folder: str | Path, train: int = 1200, val: int = 300, size: int | tuple[int, int] = 128, seed: int = 0
+    folder: str | Path, train: int = 2400, val: int = 300, size: int | tuple[int, int] = 128, seed: int = 0
 ) -> Path:
     """Write the data set in COCO layout: train/ and val/ (PNG), annotations/instances_{train,val}.json.
 

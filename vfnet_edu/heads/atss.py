@@ -20,7 +20,7 @@ from vfnet_edu.layers import (
     init_normal,
     matched_truth,
     mean_over_ranks,
-    prior_bias,
+    start_scores,
     tower,
 )
 from vfnet_edu.losses import focal_loss, giou_loss, varifocal_loss
@@ -36,6 +36,7 @@ class ATSSConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
+    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -74,7 +75,7 @@ class ATSSHead(nn.Module):
         self.box_gain = nn.Parameter(torch.ones(len(config.strides)))
         self.center_out = nn.Conv2d(c, 1, 3, padding=1)
         init_normal(self)
-        prior_bias(self.score_out)
+        start_scores(self.score_out, config.score_std)
 
     # ------------------------------------------------------------------ predict
     def forward(self, pyramid: list[Tensor]) -> ATSSOutput:

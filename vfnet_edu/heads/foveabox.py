@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import fovea
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy, xyxy_to_ltrb
-from vfnet_edu.layers import flatten_levels, init_normal, matched_truth, prior_bias, tower
+from vfnet_edu.layers import flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.losses import focal_loss, smooth_l1_loss, varifocal_loss
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import per_point, pyramid_points
@@ -22,6 +22,7 @@ class FoveaBoxConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
+    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower, without norm
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -64,7 +65,7 @@ class FoveaBoxHead(nn.Module):
         self.score_out = nn.Conv2d(c, config.classes, 3, padding=1)
         self.side_out = nn.Conv2d(c, 4, 3, padding=1)
         init_normal(self)
-        prior_bias(self.score_out)
+        start_scores(self.score_out, config.score_std)
 
     # ------------------------------------------------------------------ predict
     def forward(self, pyramid: list[Tensor]) -> FoveaBoxOutput:

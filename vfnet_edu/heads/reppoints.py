@@ -19,8 +19,8 @@ from vfnet_edu.layers import (
     flatten_levels,
     init_normal,
     matched_truth,
-    prior_bias,
     scale_gradient,
+    start_scores,
     tower,
 )
 from vfnet_edu.losses import focal_loss, smooth_l1_loss, varifocal_loss
@@ -34,6 +34,7 @@ class RepPointsConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
+    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 3  # convolutions per tower
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -81,7 +82,7 @@ class RepPointsHead(nn.Module):
         self.score_out = nn.Conv2d(c, config.classes, 1)
         self.log_spread = nn.Parameter(torch.zeros(2))  # x, y: from standard deviation to half a side
         init_normal(self)
-        prior_bias(self.score_out)
+        start_scores(self.score_out, config.score_std)
         for weight in (self.refine_points, self.score_points):
             nn.init.normal_(weight, std=0.01)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import IGNORED, max_iou
 from vfnet_edu.boxes import decode_deltas, encode_deltas, iou
-from vfnet_edu.layers import assign_images, flatten_levels, init_normal, matched_truth, prior_bias, tower
+from vfnet_edu.layers import assign_images, flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.losses import focal_loss, varifocal_loss
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
@@ -19,6 +19,7 @@ class RetinaNetConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
+    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower, without norm
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -61,7 +62,7 @@ class RetinaNetHead(nn.Module):
         self.score_out = nn.Conv2d(c, self.per_cell * config.classes, 3, padding=1)
         self.delta_out = nn.Conv2d(c, self.per_cell * 4, 3, padding=1)
         init_normal(self)
-        prior_bias(self.score_out)
+        start_scores(self.score_out, config.score_std)
 
     # ------------------------------------------------------------------ predict
     def forward(self, pyramid: list[Tensor]) -> RetinaNetOutput:

@@ -1,8 +1,8 @@
 """VarifocalNet (Zhang et al. 2021): predict a box, look at its star, refine the box, score it by its IoU.
 
-    pyramid level (B, C, H, W)
-        ├── reg tower ── initial box ltrb ─┬─ star ── refine ──── refined box ltrb
-        └── cls tower ─────────────────────┴─ star ── classify ── IoU-aware score (IACS)
+pyramid level (B, C, H, W)
+    ├── reg tower ── initial box ltrb ─┬─ star ── refine ──── refined box ltrb
+    └── cls tower ─────────────────────┴─ star ── classify ── IoU-aware score (IACS)
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from vfnet_edu.layers import (
     init_normal,
     matched_truth,
     mean_over_ranks,
-    prior_bias,
     scale_gradient,
+    start_scores,
     tower,
 )
 from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, varifocal_loss
@@ -37,6 +37,7 @@ class VFNetConfig:
     """Everything that shapes the head and its losses; the defaults are the paper's."""
 
     classes: int = 80
+    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 3  # convolutions per tower
     dcn: bool = False  # DCNv2 in the last convolution of each tower
@@ -91,7 +92,7 @@ class VFNetHead(nn.Module):
         self.score_out = nn.Conv2d(c, config.classes, 3, padding=1)
 
         init_normal(self)
-        prior_bias(self.score_out)
+        start_scores(self.score_out, config.score_std)
         for star in [p for n, p in self.named_parameters() if n.endswith("_star")]:
             nn.init.normal_(star, std=0.01)
 

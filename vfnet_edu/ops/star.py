@@ -1,7 +1,7 @@
-"""The star-deformable convolution of VarifocalNet: the nine samples of a 3x3 kernel sit on the box that a location predicts.
+"""The star-deformable convolution of VarifocalNet: the nine samples of a 3x3 kernel sit on the predicted box.
 
-It is a deformable convolution whose 18 offsets are functions of four numbers (paper, section 3.3). The operator takes the
-four numbers: fewer reads, no offset tensor, and coordinates that stay float32 under mixed precision.
+It is a deformable convolution whose 18 offsets are functions of four numbers (paper, section 3.3). The operator takes
+the four numbers: fewer reads, no offset tensor, and coordinates that stay float32 under mixed precision.
 
 Four engines compute it and agree:
 
@@ -12,8 +12,8 @@ Four engines compute it and agree:
 ``triton``         fused kernel for NVIDIA GPUs from compute capability 8.0: all levels and branches in one launch
 =================  ==========================================================================================
 
-The engine is chosen by the device of the features. Set the environment variable ``VFNET_EDU_STAR``, or pass ``engine``, to
-choose another.
+The engine is chosen by the device of the features. To choose another, pass ``engine`` or set the environment variable
+``VFNET_EDU_STAR``.
 """
 
 import functools
@@ -28,9 +28,11 @@ from torchvision.ops import deform_conv2d
 
 from vfnet_edu.errors import UserError
 from vfnet_edu.ops.star_cpu import star_conv2d_embedding_bag
-from vfnet_edu.ops.star_reference import star_axes, star_conv2d_reference
+from vfnet_edu.ops.star_reference import star_conv2d_reference
 
 ENGINES = ("reference", "torchvision", "embedding_bag", "triton")
+
+Branch = tuple[Sequence[Tensor], Tensor]  # features of all levels, weight
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ def star_conv2d(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int, engine: st
 
     Args:
         x: (B, C, H, W) features.
-        ltrb: (B, 4, H, W) box of every location: distances to its left, top, right and bottom edge, pixels of the image.
-        weight: (O, C, 3, 3); tap (i, j) belongs to row (top, centre, bottom)[i] and column (left, centre, right)[j].
+        ltrb: (B, 4, H, W) box of every location: distances to its left, top, right and bottom edge, image pixels.
+        weight: (O, C, 3, 3); tap (i, j) samples row (top, centre, bottom)[i] and column (left, centre, right)[j].
         stride: pixels per cell of the map.
         engine: one of :data:`ENGINES`; by default chosen by the device.
 
@@ -49,71 +51,86 @@ def star_conv2d(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int, engine: st
         (B, O, H, W). Gradients reach x, ltrb and weight; the paper's factor 0.1 on the box's gradient stays outside.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: shapes or dtypes that do not fit each other.
         UserError: an unknown engine, or one that cannot run here.
     """
     return star_conv2d_pyramid([([x], weight)], [ltrb], [stride], engine)[0][0]
 
 
 def star_conv2d_pyramid(
-    branches: Sequence[tuple[Sequence[Tensor], Tensor]],
-    ltrbs: Sequence[Tensor],
-    strides: Sequence[int],
-    engine: str | None = None,
+    branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequence[int], engine: str | None = None
 ) -> list[list[Tensor]]:
     """:func:`star_conv2d` on all levels of a pyramid, for one or more branches that look at the same boxes.
 
-    VFNet's head refines boxes and scores them by the same stars: two branches, five levels, here in one call::
+    VFNet's head refines boxes and scores them by the same stars: two branches and five levels, here in one call::
 
         refined, scored = star_conv2d_pyramid([(regression, w_refine), (classification, w_score)], ltrbs, strides)
 
     Args:
-        branches: pairs of features (one (B, C, H, W) per level) and weight (O, C, 3, 3); all branches of one shape.
-        ltrbs: one (B, 4, H, W) per level, pixels of the image.
+        branches: pairs of features (one (B, C, H, W) per level) and weight (O, C, 3, 3); the same C and O in all.
+        ltrbs: one (B, 4, H, W) per level, image pixels.
         strides: pixels per cell, one per level.
         engine: see :func:`star_conv2d`.
 
     Returns:
-        One list per branch with one (B, O, H, W) per level.
+        One list per branch, with one (B, O, H, W) per level.
     """
-    _check(branches, ltrbs, strides)
     x = branches[0][0][0]
-    engine = engine or choose_engine(x.device, x.dtype)
     device = x.device.type
-    # The coordinates stay float32 (or float64) whatever the features are: bfloat16 cannot tell cell 100 from cell 100.4.
-    ltrbs = [ltrb.to(torch.promote_types(ltrb.dtype, torch.float32)) for ltrb in ltrbs]
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         branches = [([x.to(dtype) for x in xs], weight.to(dtype)) for xs, weight in branches]
         with torch.autocast(device, enabled=False):
-            return _run(engine, branches, ltrbs, strides)
-    return _run(engine, branches, ltrbs, strides)
+            return star_conv2d_pyramid(branches, ltrbs, strides, engine)
+    _check(branches, ltrbs, strides)
+    # Whatever the features are, the coordinates stay (at least) float32: bfloat16 cannot tell cell 100 from 100.4.
+    ltrbs = [ltrb if ltrb.dtype == torch.float64 else ltrb.float() for ltrb in ltrbs]
+    engine = engine or choose_engine(x.device, x.dtype)
+    if not any(ltrb.numel() for ltrb in ltrbs):
+        engine = "reference"  # no location: the only engine that has no launch to size
+    if engine == "triton":
+        if obstacle := _triton_obstacle(x.device, x.dtype):
+            raise UserError(f"star engine 'triton': {obstacle}", remedy="choose another engine, or none")
+        from vfnet_edu.ops.star_gpu import star_conv2d_pyramid_triton  # nothing else needs Triton
+
+        return star_conv2d_pyramid_triton(branches, ltrbs, strides)
+    by_level = {
+        "reference": star_conv2d_reference,
+        "torchvision": star_conv2d_torchvision,
+        "embedding_bag": star_conv2d_embedding_bag,
+    }
+    if engine not in by_level:
+        raise UserError(f"unknown star engine {engine!r}", remedy=f"choose one of {', '.join(ENGINES)}")
+    return [
+        [by_level[engine](x, ltrb, weight, stride) for x, ltrb, stride in zip(xs, ltrbs, strides, strict=True)]
+        for xs, weight in branches
+    ]
 
 
 def star_offsets(ltrb: Tensor, stride: int) -> Tensor:
     """The star as the offsets of a general deformable convolution, to hand to ``torchvision.ops.deform_conv2d``.
 
     Args:
-        ltrb: (B, 4, H, W) pixels of the image.
+        ltrb: (B, 4, H, W) image pixels.
         stride: pixels per cell.
 
     Returns:
         (B, 18, H, W) in cells: (dy, dx) of the nine taps, row by row, as displacement from the regular 3x3 grid.
     """
-    l, t, r, b = (ltrb / stride).unbind(1)
-    zero = torch.zeros_like(l)
+    left, top, right, bottom = (ltrb / stride).unbind(1)
+    zero = torch.zeros_like(left)
     offsets = []
-    for grid_y, dy in zip((-1, 0, 1), (-t, zero, b), strict=True):
-        for grid_x, dx in zip((-1, 0, 1), (-l, zero, r), strict=True):
+    for grid_y, dy in zip((-1, 0, 1), (-top, zero, bottom), strict=True):
+        for grid_x, dx in zip((-1, 0, 1), (-left, zero, right), strict=True):
             offsets += [dy - grid_y, dx - grid_x]  # the convolution adds the grid: take it away first
     return torch.stack(offsets, 1)
 
 
 def star_conv2d_torchvision(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See :func:`star_conv2d`. In at least float32: torchvision wants offsets of the features' dtype, and has no bfloat16."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    outside = stride * (sum(x.shape[2:]) + 2)  # pixels: further than any cell
-    safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision turns a NaN into an address and crashes
+    """See :func:`star_conv2d`. In at least float32: torchvision wants offsets of x's dtype, and has no bfloat16."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    outside = stride * 2.0**20  # pixels: further than any cell
+    safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision makes an address of a NaN and crashes
     out = deform_conv2d(x.to(dtype), star_offsets(safe, stride).to(dtype), weight.to(dtype), padding=1)
     return out.masked_fill(ltrb.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
 
@@ -121,13 +138,15 @@ def star_conv2d_torchvision(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int
 @torch.compiler.assume_constant_result  # a compiled model keeps the engine it was traced with
 def choose_engine(device: torch.device, dtype: torch.dtype) -> str:
     """The engine that ``VFNET_EDU_STAR`` names, else the fastest that runs on this device; logged once."""
-    return _choose_engine(device, dtype, os.environ.get("VFNET_EDU_STAR", ""))
+    return _choose_engine(device, dtype, torch.compiler.is_exporting(), os.environ.get("VFNET_EDU_STAR", ""))
 
 
 @functools.cache
-def _choose_engine(device: torch.device, dtype: torch.dtype, wanted: str) -> str:
+def _choose_engine(device: torch.device, dtype: torch.dtype, exporting: bool, wanted: str) -> str:
     if wanted:
         engine, reason = wanted, "VFNET_EDU_STAR"
+    elif exporting:
+        engine, reason = "reference", "exported programs are made of standard operators"
     elif device.type == "cpu":
         engine, reason = "embedding_bag", "CPU"
     elif device.type == "cuda":
@@ -144,49 +163,27 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if dtype == torch.float64:
-        return "no float64 in the Triton kernel"
+        return "the kernel knows no float64"
     if device.type == "cuda":
         if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
-            return "the Triton kernel needs an NVIDIA GPU of compute capability 8.0"
+            return "the kernel needs an NVIDIA GPU of compute capability 8.0 or more"
     elif os.environ.get("TRITON_INTERPRET") != "1":
-        return f"Triton does not run on {device.type}, but in its interpreter (TRITON_INTERPRET=1)"
+        return f"the kernel does not run on {device.type}, except in Triton's interpreter (TRITON_INTERPRET=1)"
     return ""
 
 
-def _run(engine, branches, ltrbs, strides) -> list[list[Tensor]]:
-    if engine == "triton":
-        x = branches[0][0][0]
-        if obstacle := _triton_obstacle(x.device, x.dtype):
-            raise UserError(f"star engine 'triton': {obstacle}", remedy="choose another engine, or none")
-        from vfnet_edu.ops.star_triton import star_conv2d_pyramid_triton  # the one place that needs Triton
-
-        return star_conv2d_pyramid_triton(branches, ltrbs, strides)
-    if engine == "reference":
-        star_conv2d_level = star_conv2d_reference
-    elif engine == "torchvision":
-        star_conv2d_level = star_conv2d_torchvision
-    elif engine == "embedding_bag":
-        star_conv2d_level = star_conv2d_embedding_bag
-    else:
-        raise UserError(f"unknown star engine {engine!r}", remedy=f"choose one of {', '.join(ENGINES)}")
-    return [
-        [star_conv2d_level(x, ltrb, weight, stride) for x, ltrb, stride in zip(xs, ltrbs, strides, strict=True)]
-        for xs, weight in branches
-    ]
-
-
-def _check(branches, ltrbs, strides) -> None:
-    """Shapes that do not fit would be read out of place, not refused, by some of the engines."""
+def _check(branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequence[int]) -> None:
+    """Refuse what some engines would not notice: they would read out of place."""
     shape = branches[0][1].shape
     for xs, weight in branches:
-        if len(xs) != len(ltrbs) or len(strides) != len(ltrbs):
-            raise ValueError(f"{len(xs)} feature maps, {len(ltrbs)} box maps and {len(strides)} strides: one of each per level")
+        if not len(xs) == len(ltrbs) == len(strides):
+            raise ValueError(f"{len(xs)} feature maps, {len(ltrbs)} box maps, {len(strides)} strides: one each a level")
         if weight.shape != shape or weight.shape[2:] != (3, 3):
             raise ValueError(f"weights must be (O, C, 3, 3), the same in all branches, not {tuple(weight.shape)}")
         for x, ltrb in zip(xs, ltrbs, strict=True):
             batch, channels, height, width = x.shape
             if ltrb.shape != (batch, 4, height, width) or channels != shape[1]:
-                raise ValueError(
-                    f"features {tuple(x.shape)} need boxes {(batch, 4, height, width)} and a weight (O, {channels}, 3, 3), "
-                    f"not {tuple(ltrb.shape)} and {tuple(shape)}"
-                )
+                shapes = ", ".join(str(tuple(t.shape)) for t in (x, ltrb, weight))
+                raise ValueError(f"features (B, C, H, W), boxes (B, 4, H, W), weight (O, C, 3, 3) do not fit: {shapes}")
+            if x.dtype != weight.dtype:
+                raise ValueError(f"features of {x.dtype} and a weight of {weight.dtype}")

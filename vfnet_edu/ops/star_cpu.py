@@ -1,49 +1,91 @@
 """The star-deformable convolution for the CPU: stretch the map threefold, then convolve it with stride 3.
 
 In the stretched map the nine samples of a location lie side by side, a 3x3 block of their own, so what remains is an
-ordinary convolution that visits each block once. The stretching reads whole rows of C numbers with ``embedding_bag``. That
-function is made for word vectors, but its weighted sum of a few table rows is just what interpolation needs, when the
-table is the feature map with one row per cell.
+ordinary convolution that visits each block once. The stretching reads whole rows of C numbers with ``embedding_bag``.
+That function is made for word vectors, but its weighted sum of a few table rows is just what interpolation needs, when
+the table is the feature map with one row per cell.
+
+The stretched map is nine times as large as the map. It is made strip by strip, and for the gradients once more, so that
+a strip at a time exists and stays in the cache.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vfnet_edu.ops.star_reference import star_conv2d_reference, star_reads
+from vfnet_edu.ops.star_reference import star_reads
 
-CHUNK = 1024  # locations stretched at a time: 9 C numbers each, which then stay in the cache; 9 MB for C = 256
+STRIP = 1024  # locations at a time: 9 C numbers each, 9 MB for C = 256
 
 
 def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See :func:`vfnet_edu.ops.star.star_conv2d`. Fastest when x is channels_last.
-
-    Inference holds one chunk of the stretched map. Training keeps all of it for the weight's gradient.
-    """
-    if x.numel() == 0:
-        return star_conv2d_reference(x, ltrb, weight, stride)
-    channels, _, width = x.shape[1:]
+    """See :func:`vfnet_edu.ops.star.star_conv2d`. Fastest when x is channels_last."""
     cells, factors = (_interleave(reads) for reads in star_reads(ltrb, stride))  # (B, H, 25 W)
-    tables = x.permute(0, 2, 3, 1).to(factors.dtype).contiguous().flatten(1, 2)  # (B, HW, C), at least float32
+    tables = x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # (B, HW, C)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    rows = max(1, CHUNK // width)
-    bag_sizes = torch.tensor(([4, 2, 4] * width + [2, 1, 2] * width + [4, 2, 4] * width) * rows, device=x.device)
-    bag_starts = bag_sizes.cumsum(0) - bag_sizes
-    images = []
-    for table, image_cells, image_factors in zip(tables, cells, factors, strict=True):
-        strips = []
-        for cell, factor in zip(image_cells.split(rows), image_factors.split(rows), strict=True):  # (rows, 25 W)
-            starts = bag_starts[: 9 * width * len(cell)]
-            bags = F.embedding_bag(cell.flatten(), table, starts, mode="sum", per_sample_weights=factor.flatten())
-            stretched = bags.view(1, 3 * len(cell), 3 * width, channels).permute(0, 3, 1, 2).to(x.dtype)
-            strips.append(F.conv2d(stretched, weight, stride=3))  # (1, O, rows, W)
-        images.append(torch.cat(strips, 2))
-    return torch.cat(images)  # (B, O, H, W)
+    image = _image if torch.compiler.is_compiling() else _Image.apply  # a compiler plans the memory by itself
+    return torch.cat([image(*t, weight) for t in zip(tables, cells, factors, strict=True)])  # (B, O, H, W)
 
 
 def _interleave(reads: Tensor) -> Tensor:
-    """(B, H, W, 25) in the order of the stretched map: a row of W locations becomes three rows of 3 W samples each.
+    """(B, H, W, 25) to (B, H, 25 W), the order of the stretched map.
 
-    Those take 10 W, 5 W and 10 W reads: (B, H, 25 W).
+    A row of W locations becomes three rows of 3 W samples, which take 10 W, 5 W and 10 W reads.
     """
     return torch.cat([row.flatten(2) for row in reads.split((10, 5, 10), -1)], 2)
+
+
+def _image(table: Tensor, cells: Tensor, factors: Tensor, weight: Tensor) -> Tensor:
+    """table (HW, C), reads (H, 25 W) to (1, O, H, W)."""
+    strips = [F.conv2d(_stretch(table, cell, factor), weight, stride=3) for cell, factor in _strips(cells, factors)]
+    return torch.cat(strips, 2)
+
+
+def _strips(cells: Tensor, factors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """As many whole rows at a time as STRIP allows."""
+    rows = max(1, STRIP * 25 // cells.shape[1])
+    return zip(cells.split(rows), factors.split(rows), strict=True)
+
+
+def _stretch(table: Tensor, cell: Tensor, factor: Tensor) -> Tensor:
+    """table (HW, C) and reads (rows, 25 W) to (1, C, 3 rows, 3 W), interpolated in at least float32."""
+    rows, width = len(cell), cell.shape[1] // 25
+    sizes = torch.tensor(([4, 2, 4] * width + [2, 1, 2] * width + [4, 2, 4] * width) * rows, device=cell.device)
+    starts = sizes.cumsum(0) - sizes
+    bags = F.embedding_bag(
+        cell.flatten(), table.to(factor.dtype), starts, mode="sum", per_sample_weights=factor.flatten()
+    )  # (9 rows W, C)
+    return bags.view(1, 3 * rows, 3 * width, -1).permute(0, 3, 1, 2).to(table.dtype)
+
+
+class _Image(torch.autograd.Function):
+    """:func:`_image` that forgets the strips."""
+
+    @staticmethod
+    def forward(ctx, table, cells, factors, weight):
+        ctx.save_for_backward(table, cells, factors, weight)
+        return _image(table, cells, factors, weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        table, cells, factors, weight = ctx.saved_tensors
+        dtable = torch.zeros_like(table, dtype=factors.dtype)
+        dweight = torch.zeros_like(weight, dtype=factors.dtype)
+        dfactors, row = [], 0
+        for cell, factor in _strips(cells, factors):
+            first, last = cell.min(), cell.max() + 1  # a strip reads the map near itself: spare the rest
+            near, factor = table[first:last].detach().requires_grad_(), factor.detach().requires_grad_()
+            with torch.enable_grad():
+                stretched = _stretch(near, cell - first, factor)
+            g = grad[:, :, row : row + len(cell)]
+            dstretched = torch.nn.grad.conv2d_input(stretched.shape, weight, g, stride=3)
+            blocks = stretched.detach().unflatten(2, (-1, 3)).unflatten(4, (-1, 3))  # (1, C, rows, 3, W, 3)
+            dweight += torch.einsum("bohw,bchiwj->ocij", g, blocks)
+            dnear, dfactor = torch.autograd.grad(stretched, (near, factor), dstretched)
+            dtable[first:last] += dnear
+            dfactors.append(dfactor)
+            row += len(cell)
+        return dtable.to(table.dtype), None, torch.cat(dfactors), dweight.to(weight.dtype)

@@ -1,0 +1,108 @@
+"""The fused kernels in machine code, compiled here without a GPU: no spills, within the limits, on tensor cores.
+
+Triton's wheel brings its own assembler and disassembler. It cannot compile in a process where its interpreter is on, so
+this file is also a script: `python test_star_compile.py CAPABILITY [PRODUCT ...]` prints what it found as json.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SHARED_MEMORY = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}  # bytes a block may ask for
+TENSOR_CORES = {80: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA|HMMA", 120: "HMMA"}
+ALL = ("16 bit", "tf32", "bf16x6")
+
+
+def tools() -> Path | None:
+    """The folder of the assembler and disassembler in Triton's wheel, if they run here."""
+    try:
+        import triton
+
+        folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+        subprocess.run([folder / "nvdisasm", "--version"], check=True, capture_output=True)
+    except (ImportError, OSError, subprocess.CalledProcessError):
+        return None
+    return folder
+
+
+@pytest.mark.skipif(tools() is None, reason="no Triton, or no assembler for this machine in it")
+@pytest.mark.parametrize(
+    "capability, products",
+    [(80, ALL), (89, ALL[:1]), (90, ALL), (100, ALL[:1]), (120, ALL[:1])],
+)
+def test_machine_code(capability, products, tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, __file__, str(capability), *products]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found) == 3 * len(products)
+    for kernel, f in found.items():
+        assert f["stack"] == 0, f"{kernel}: {f['stack']} bytes of registers spilled to memory"
+        assert f["registers"] * 256 <= 65_536, kernel  # 8 warps share the registers of a multiprocessor
+        assert f["shared"] <= SHARED_MEMORY[capability], kernel
+        assert f["tensor_cores"] > 0, f"{kernel} multiplies without tensor cores"
+        assert f["async_copies"] > 0, f"{kernel} has no asynchronous copy of 128 bits"
+        if capability >= 90 and "backward_input" in kernel:
+            assert f["wide_atomics"] > 0, f"{kernel} adds its gradients one by one, not four at once"
+
+
+def compile_all(capability: int, products: list[str]) -> dict:
+    """Figures of every kernel at the size of VFNet's head: 256 channels, five levels."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from vfnet_edu.ops import star_triton
+
+    fixed = {"ltrb_ptr": "*fp32", "dx_ptr": "*fp32", "dltrb_ptr": "*fp32", "part_ptr": "*fp32", "table_ptr": "*i32"}
+    fixed |= dict.fromkeys(("batch", "rows", "tiles"), "i32")
+    extra = {"backward_input": {"ATOMIC": True}, "backward_weight": {"PARTS": 5}}
+    found = {}
+    for kernel, product in star_triton.TILES:
+        if product not in products:
+            continue
+        function = getattr(star_triton, f"star_{kernel}")
+        options = star_triton.launch_options(kernel, product, 256, 256, divmod(capability, 10))
+        constants = {"C": 256, "OUT": 256, "LEVELS": 5} | extra.get(kernel, {})
+        constants |= {name: options.pop(name) for name in ("M", "N", "K", "PRECISION", "WIDEN")}
+        features = "*bf16" if product == "16 bit" else "*fp32"
+        names = function.arg_names
+        types = {name: "constexpr" if name in constants else fixed.get(name, features) for name in names}
+        # what a launch finds out for itself: pointers are multiples of 16 bytes
+        aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if types[n].startswith("*")}
+        source = ASTSource(function, signature=types, constexprs=constants, attrs=aligned)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        found[f"{kernel} {product}"] = figures(compiled, TENSOR_CORES[capability])
+    return found
+
+
+def figures(compiled, tensor_cores: str) -> dict:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+
+        def read(tool, option):
+            command = [tools() / tool, option, file.name]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+        usage, code = read("cuobjdump", "-res-usage"), read("nvdisasm", "-c")
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+    return {
+        "registers": registers,
+        "stack": stack,
+        "shared": compiled.metadata.shared,
+        "tensor_cores": len(re.findall(tensor_cores, code)),
+        "async_copies": len(re.findall(r"LDGSTS\S*\.128", code)),
+        "wide_atomics": len(re.findall(r"RED\S*\.F32x4", code)),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(compile_all(int(sys.argv[1]), sys.argv[2:] or list(ALL)), indent=1))

@@ -1,0 +1,31 @@
+"""Stochastic weight averaging: some more epochs at a high rate, and the mean of the weights that they end with.
+
+Source: Zhang et al. 2020 (SWA object detection): start from the best weights of the ordinary run, with a new optimizer;
+within each epoch the rate falls along a cosine; at its end, where the rate is lowest, the weights join an equal mean.
+BatchNorm statistics are frozen in these rows, so nothing needs to be recomputed for the mean.
+"""
+
+import math
+from pathlib import Path
+
+from torch.optim.swa_utils import AveragedModel
+
+from vfnet_edu import weights
+from vfnet_edu.detector import Detector
+from vfnet_edu.recipes import SWAConfig
+
+
+def swa_rate(config: SWAConfig, scale: float, fraction: float) -> float:
+    """The learning rate at `fraction` (0 .. 1) of an epoch; `scale` is that of the batch (1 for the recipe's own)."""
+    return scale * (config.lr_end + 0.5 * (config.lr - config.lr_end) * (1 + math.cos(math.pi * fraction)))
+
+
+def start_from_best(model: Detector, folder: Path) -> None:
+    """The best weights of the ordinary run, from its folder, into `model`."""
+    path = folder / "best.safetensors"
+    weights.load_state(model, weights.read(path)[2], path)
+
+
+def make_average(model: Detector) -> AveragedModel:
+    """An equal-weight running mean of parameters; ``.module`` is the averaged detector."""
+    return AveragedModel(model)
