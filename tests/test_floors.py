@@ -15,7 +15,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "heads.vfnet heads.atss heads.retinanet heads.foveabox heads.reppoints",
     "detector",
     "recipes",
-    "download build < weights < mmdet < zoo",
+    "download builder < weights < mmdet < zoo",
     "analysis.calibration < analysis.scores",
     "viz.drawing < viz.plots < viz.report",
     "training.distributed training.meter training.schedule training.averaging training.checkpoint < training.run",

@@ -61,8 +61,8 @@ def compile_all(capability: int, products: list[str]) -> dict:
 
     from vfnet_edu.ops import star_triton
 
-    fixed = {"ltrb_ptr": "*fp32", "dx_ptr": "*fp32", "dltrb_ptr": "*fp32", "part_ptr": "*fp32", "table_ptr": "*i32"}
-    fixed |= dict.fromkeys(("batch", "rows", "tiles"), "i32")
+    fixed = {"ltrb_ptr": "*fp32", "dx_ptr": "*fp32", "dltrb_ptr": "*fp32", "part_ptr": "*fp32"}
+    fixed |= {"levels": ("i64",) * 5, "batch": "i32", "rows": "i32", "tiles": "i32"}
     extra = {"backward_input": {"ATOMIC": True}, "backward_weight": {"PARTS": 5}}
     found = {}
     for kernel, product in star_triton.TILES:
@@ -70,13 +70,13 @@ def compile_all(capability: int, products: list[str]) -> dict:
             continue
         function = getattr(star_triton, f"star_{kernel}")
         options = star_triton.launch_options(kernel, product, 256, 256, divmod(capability, 10))
-        constants = {"C": 256, "OUT": 256, "LEVELS": 5} | extra.get(kernel, {})
+        constants = {"C": 256, "OUT": 256} | extra.get(kernel, {})
         constants |= {name: options.pop(name) for name in ("M", "N", "K", "PRECISION", "WIDEN")}
         features = "*bf16" if product == "16 bit" else "*fp32"
         names = function.arg_names
         types = {name: "constexpr" if name in constants else fixed.get(name, features) for name in names}
         # what a launch finds out for itself: pointers are multiples of 16 bytes
-        aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if types[n].startswith("*")}
+        aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if types[n][0] == "*"}
         source = ASTSource(function, signature=types, constexprs=constants, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         found[f"{kernel} {product}"] = figures(compiled, TENSOR_CORES[capability])

@@ -44,7 +44,7 @@ class Options:
     """also measure every level by itself"""
     device: str = "auto"
     repeats: int = 0
-    """timed runs, of which the median counts; by default 3, and 30 on a GPU"""
+    """timed runs, of which the median counts; by default 3, and 20 on a GPU"""
     json: Path | None = None
     """also write the table there"""
 
@@ -71,7 +71,7 @@ def main(args: list[str]) -> None:
     gpu = device.type == "cuda"
     batches = options.batches or ((1, 8, 16) if gpu else (1,))
     precisions = options.precisions or (("bf16", "fp16", "tf32", "fp32") if gpu else ("fp32",))
-    repeats = options.repeats or (30 if gpu else 3)
+    repeats = options.repeats or (20 if gpu else 3)
     where = torch.cuda.get_device_name(device) if gpu else f"{platform.processor() or platform.machine()} CPU"
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
     print(", ".join(f"{name} {version}" for name, version in versions.items()), end=", ")
@@ -79,6 +79,7 @@ def main(args: list[str]) -> None:
     rows = []
     for precision in precisions:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         rate = matmul_rate(device, DTYPES[precision])
         for batch in batches:
             whole = make_case(options, batch, device, DTYPES[precision])
@@ -91,7 +92,8 @@ def main(args: list[str]) -> None:
                 print(f"floor of the forward pass {floor:.3f} ms, at {rate / 1e12:.3g} TFLOP/s")
                 table = measure_all(case, device, precision, repeats, rate)
                 print_table(table)
-                rows += [{"precision": precision, "batch": batch, "part": part} | row for row in table]
+                about = {"precision": precision, "batch": batch, "part": part, "floor_ms": floor}
+                rows += [about | row for row in table]
     if options.json:
         header = {"device": where, "threads": torch.get_num_threads(), "versions": versions, "repeats": repeats}
         options.json.write_text(json.dumps(header | {"rows": rows}, indent=1))
@@ -131,6 +133,7 @@ def pick(case: Case, level: int) -> Case:
 def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Callable]:
     """What to measure: functions of (features, boxes or offsets, weight) to maps, each with its boxes or offsets."""
     offsets = [star_offsets(ltrb, stride) for ltrb, stride in zip(case.ltrbs, case.strides, strict=True)]
+    half = [o.to(case.weight.dtype) for o in offsets]
     autocast = torch.autocast(device.type, DTYPES[precision]) if precision == "bf16" else nullcontext()
 
     def plain(xs, _, weight):
@@ -138,7 +141,7 @@ def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Ca
 
     def torchvision_(xs, offsets, weight):
         with autocast:  # torchvision has no bfloat16: autocast takes it through float32
-            return [deform_conv2d(x, o.to(x.dtype), weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
+            return [deform_conv2d(x, o, weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
 
     def engine(name):
         def run(xs, ltrbs, weight):
@@ -152,14 +155,14 @@ def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Ca
 
     found = {"plain 3x3 convolution": (plain, case.ltrbs)}
     if device.type == "cuda" or precision == "fp32":
-        found["torchvision"] = torchvision_, offsets
+        found["torchvision"] = torchvision_, (offsets if precision == "bf16" else half)
     if device.type == "cuda" and importlib.util.find_spec("deformops"):
         from deformops.registry import conv
 
         def deformops(xs, offsets, weight):
             return [conv(x.permute(0, 2, 3, 1), o, weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
 
-        native = [o.permute(0, 2, 3, 1).unflatten(3, (1, 9, 2)).contiguous().to(case.weight.dtype) for o in offsets]
+        native = [o.permute(0, 2, 3, 1).unflatten(3, (1, 9, 2)).contiguous() for o in half]
         found["deformops"] = deformops, native
     if device.type == "cpu" or len(case.xs[0]) == 1:  # it keeps 25 copies of the features
         found["reference"] = engine("reference"), case.ltrbs
@@ -181,8 +184,8 @@ def measure_all(case: Case, device: torch.device, precision: str, repeats: int, 
             row["forward_tflops"] = work / row["forward_ms"] / 1e9
             row["forward_share"] = work / rate * 1e3 / row["forward_ms"]
             row["both_share"] = 3 * work / rate * 1e3 / row["both_ms"]
-        except torch.OutOfMemoryError:
-            row["error"] = "out of memory"
+        except RuntimeError as error:  # out of memory, or a rival that does not know the precision
+            row["error"] = str(error).splitlines()[0]
         table.append(row)
     return table
 
@@ -261,7 +264,7 @@ def print_table(table: list[dict]) -> None:
           f"{'fwd + bwd':>12}{'':>8}{'of floor':>9}{'peak':>9}")  # fmt: skip
     for row in table:
         if "error" in row:
-            print(f"{row['name']:<28}{row['error']:>10}")
+            print(f"{row['name']:<28}   {row['error'][:80]}")
             continue
         times = 2 if "two branches" in row["name"] else 1
         faster = [f"{times * baseline[k] / row[k]:.1f} x" if baseline else "" for k in ("forward_ms", "both_ms")]

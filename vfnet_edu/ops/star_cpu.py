@@ -82,8 +82,7 @@ class _Image(torch.autograd.Function):
                 stretched = _stretch(near, cell - first, factor)
             g = grad[:, :, row : row + len(cell)]
             dstretched = torch.nn.grad.conv2d_input(stretched.shape, weight, g, stride=3)
-            blocks = stretched.detach().unflatten(2, (-1, 3)).unflatten(4, (-1, 3))  # (1, C, rows, 3, W, 3)
-            dweight += torch.einsum("bohw,bchiwj->ocij", g, blocks)
+            dweight += torch.nn.grad.conv2d_weight(stretched.detach(), weight.shape, g, stride=3)
             dnear, dfactor = torch.autograd.grad(stretched, (near, factor), dstretched)
             dtable[first:last] += dnear
             dfactors.append(dfactor)

@@ -4,7 +4,6 @@ Reached only when a CUDA device or Triton's interpreter computes; everything els
 arrays is described in :mod:`vfnet_edu.ops.star_triton`.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from vfnet_edu.errors import UserError
 from vfnet_edu.ops.star_reference import READS_PER_TAP, star_reads
 from vfnet_edu.ops.star_triton import (
     launch_options,
+    pack_level,
     star_backward_input,
     star_backward_weight,
     star_forward,
@@ -65,9 +65,9 @@ def star_conv(x: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: Seque
     outputs = weight.shape[1]
     out = x.new_empty(branches, rows, outputs)
     options = _options("forward", x, weight)
-    table, tiles = _level_table(tuple(levels), batch, options["M"], x.device)
+    packed, tiles = _levels(batch, levels, options["M"])
     star_forward[(tiles, outputs // options["N"], branches)](
-        x, ltrb, weight, out, table, batch, rows, C=channels, OUT=outputs, LEVELS=len(table), **options
+        x, ltrb, weight, out, packed, batch, rows, C=channels, OUT=outputs, **options
     )
     return out
 
@@ -90,20 +90,20 @@ def star_conv_backward(
     dx = torch.zeros_like(x, dtype=torch.float32) if atomic else _ordered_dx(grad, ltrb, weight, batch, levels)
     dltrb = ltrb.new_empty(branches, rows, 4)
     options = _options("backward_input", x, weight)
-    table, tiles = _level_table(tuple(levels), batch, options["M"], x.device)
+    packed, tiles = _levels(batch, levels, options["M"])
     star_backward_input[(tiles, branches)](
-        grad, x, ltrb, weight, dx, dltrb, table, batch, rows,
-        C=channels, OUT=outputs, LEVELS=len(table), ATOMIC=atomic, **options,
+        grad, x, ltrb, weight, dx, dltrb, packed, batch, rows,
+        C=channels, OUT=outputs, ATOMIC=atomic, **options,
     )  # fmt: skip
 
     options = _options("backward_weight", x, weight)
-    table, tiles = _level_table(tuple(levels), batch, options["M"], x.device)
+    packed, tiles = _levels(batch, levels, options["M"])
     blocks = 9 * (channels // options["K"]) * (outputs // options["N"])
     parts = max(1, min(tiles, 400 // (blocks * branches)))  # 400 programs: three per multiprocessor of an H200
     part = x.new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
     star_backward_weight[(blocks, parts, branches)](
-        grad, x, ltrb, part, table, batch, rows, tiles,
-        C=channels, OUT=outputs, LEVELS=len(table), PARTS=parts, **options,
+        grad, x, ltrb, part, packed, batch, rows, tiles,
+        C=channels, OUT=outputs, PARTS=parts, **options,
     )  # fmt: skip
     dweight = part.sum(0).permute(0, 3, 1, 2)  # (R, O, 9, C)
     return dx.to(x.dtype), dltrb.sum(0), dweight.to(weight.dtype, memory_format=torch.contiguous_format)
@@ -155,15 +155,11 @@ def _ordered_dx(grad: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: 
     return dx
 
 
-@functools.lru_cache(maxsize=64)
-def _level_table(levels: tuple[int, ...], batch: int, tile: int, device: torch.device) -> tuple[Tensor, int]:
-    """The level table, (L, 5) int32, and the number of tiles. Kept: to copy it to the GPU is to wait for the GPU."""
-    entries, tiles, rows = [], 0, 0
-    for height, width, stride in zip(levels[::3], levels[1::3], levels[2::3], strict=True):
-        entries.append([tiles, rows, height, width, stride])
-        tiles += -(-batch * height * width // tile)
-        rows += batch * height * width
-    return torch.tensor(entries, dtype=torch.int32, device=device), tiles
+def _levels(batch: int, levels: Sequence[int], tile: int) -> tuple[tuple[int, ...], int]:
+    """The levels as the kernels take them, and the number of tiles in all."""
+    sizes = list(zip(levels[::3], levels[1::3], levels[2::3], strict=True))
+    tiles = sum(-(-batch * height * width // tile) for height, width, _ in sizes)
+    return tuple(pack_level(*size) for size in sizes), tiles
 
 
 def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
