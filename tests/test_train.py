@@ -355,3 +355,22 @@ def test_accumulated_passes_are_one_step(data, tmp_path):
     mean = sum(sum(model(images[h], targets[h]).values()) for h in (slice(0, 2), slice(2, 4))) / 2
     mean.backward()
     close(twice, model.head.score_out.weight.grad, rtol=1e-5)
+
+
+# ------------------------------------------------------------------ weight averaging
+def test_averaged_weights(data, tmp_path):
+    """Two epochs more, from the best weights: the mean of their ends is judged and kept, also when resumed between."""
+    out = tmp_path / "run"
+    swa = ["--swa.epochs", "2", "--swa.lr", "1e-3", "--swa.lr-end", "1e-5"]
+    run(data, out, *swa, "--max-steps", "9")  # two epochs, and one of the averaging
+    first = torch.load(out / "last.pt", weights_only=True)
+    assert first["average"]["n_averaged"] == 1 and first["epoch"] == 3
+    run(data, out, *swa, "--resume")
+    last = torch.load(out / "last.pt", weights_only=True)
+    name = "head.score_out.weight"
+    mean = (first["model"][name] + last["model"][name]) / 2
+    assert last["average"]["n_averaged"] == 2
+    close(last["average"][f"module.{name}"], mean, rtol=1e-5, atol=1e-7)
+    rates = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
+    rates = [r["lr"] for r in rates if r["kind"] == "train"]
+    assert rates[6] == rates[9] == pytest.approx(1e-3 / 4) and rates[6] > rates[7] > rates[8]  # 4 of 16 images

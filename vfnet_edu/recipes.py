@@ -67,7 +67,7 @@ class SWAConfig:
 
 @dataclass(frozen=True)
 class Published:
-    """What the authors report (their README, at the revision that docs/sources.md names)."""
+    """What the authors report (their README, revision f4596962)."""
 
     ap_val: float | None = None  # COCO val2017
     ap_test_dev: float | None = None

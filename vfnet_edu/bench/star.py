@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 import tyro
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -73,8 +73,9 @@ def main(args: list[str]) -> None:
     precisions = options.precisions or (("bf16", "fp16", "tf32", "fp32") if gpu else ("fp32",))
     repeats = options.repeats or (20 if gpu else 3)
     where = torch.cuda.get_device_name(device) if gpu else f"{platform.processor() or platform.machine()} CPU"
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    print(", ".join(f"{name} {version}" for name, version in versions.items()), end=", ")
+    packages = ("torch", "torchvision", "triton", "deformops")
+    versions = {name: version(name) for name in packages if importlib.util.find_spec(name)}
+    print(", ".join(" ".join(item) for item in versions.items()), end=", ")
     print(where if gpu else f"{where}, {torch.get_num_threads()} thread(s), CPU time per thread")
     rows = []
     for precision in precisions:

@@ -29,16 +29,17 @@ def star_conv2d_pyramid_triton(
     """See :func:`vfnet_edu.ops.star.star_conv2d_pyramid`. The maps come back channels_last."""
     batch = len(ltrbs[0])
     outputs, channels = branches[0][1].shape[:2]
+    padding = -channels % 32, -outputs % 32  # the kernels know multiples of 32
     sizes = [ltrb[:, 0].numel() for ltrb in ltrbs]
-    if sum(sizes) * max(outputs, channels) >= 2**31:
+    width = max(channels + padding[0], outputs + padding[1])
+    if sum(sizes) * width >= 2**31:
         raise UserError(
-            f"star engine 'triton': {sum(sizes)} locations of {max(outputs, channels)} channels exceed 32-bit indices",
+            f"star engine 'triton': {sum(sizes)} locations of {width} channels exceed 32-bit indices",
             remedy="use a smaller batch, or VFNET_EDU_STAR=torchvision",
         )
     x = torch.cat([_rows(x) for xs, _ in branches for x in xs]).view(len(branches), -1, channels)  # (R, P, C)
     edges = torch.cat([_rows(ltrb) for ltrb in ltrbs])  # (P, 4)
     weight = torch.stack([weight.permute(0, 2, 3, 1).flatten(1, 2) for _, weight in branches])  # (R, O, 9, C)
-    padding = -channels % 32, -outputs % 32  # the kernels know multiples of 32
     if any(padding):
         x = F.pad(x, (0, padding[0]))
         weight = F.pad(weight, (0, padding[0], 0, 0, 0, padding[1]))
@@ -66,9 +67,10 @@ def star_conv(x: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: Seque
     out = x.new_empty(branches, rows, outputs)
     options = _options("forward", x, weight)
     packed, tiles = _levels(batch, levels, options["M"])
-    star_forward[(tiles, outputs // options["N"], branches)](
-        x, ltrb, weight, out, packed, batch, rows, C=channels, OUT=outputs, **options
-    )
+    _launch(
+        star_forward, (tiles, outputs // options["N"], branches),
+        x, ltrb, weight, out, packed, batch, rows, C=channels, OUT=outputs, **options,
+    )  # fmt: skip
     return out
 
 
@@ -91,9 +93,9 @@ def star_conv_backward(
     dltrb = ltrb.new_empty(branches, rows, 4)
     options = _options("backward_input", x, weight)
     packed, tiles = _levels(batch, levels, options["M"])
-    star_backward_input[(tiles, branches)](
-        grad, x, ltrb, weight, dx, dltrb, packed, batch, rows,
-        C=channels, OUT=outputs, ATOMIC=atomic, **options,
+    _launch(
+        star_backward_input, (tiles, branches),
+        grad, x, ltrb, weight, dx, dltrb, packed, batch, rows, C=channels, OUT=outputs, ATOMIC=atomic, **options,
     )  # fmt: skip
 
     options = _options("backward_weight", x, weight)
@@ -101,9 +103,9 @@ def star_conv_backward(
     blocks = 9 * (channels // options["K"]) * (outputs // options["N"])
     parts = max(1, min(tiles, 400 // (blocks * branches)))  # 400 programs: three per multiprocessor of an H200
     part = x.new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
-    star_backward_weight[(blocks, parts, branches)](
-        grad, x, ltrb, part, packed, batch, rows, tiles,
-        C=channels, OUT=outputs, PARTS=parts, **options,
+    _launch(
+        star_backward_weight, (blocks, parts, branches),
+        grad, x, ltrb, part, packed, batch, rows, tiles, C=channels, OUT=outputs, PARTS=parts, **options,
     )  # fmt: skip
     dweight = part.sum(0).permute(0, 3, 1, 2)  # (R, O, 9, C)
     return dx.to(x.dtype), dltrb.sum(0), dweight.to(weight.dtype, memory_format=torch.contiguous_format)
@@ -149,9 +151,10 @@ def _ordered_dx(grad: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: 
     block = math.gcd(256, channels)
     for branch in range(branches):
         column = grad[branch] @ weight[branch].flatten(1)  # (P, 9 C)
-        star_gather_gradient[(rows, channels // block)](
-            column, column_row, factor[order], begin, dx[branch], C=channels, K=block, READS=16
-        )
+        _launch(
+            star_gather_gradient, (rows, channels // block),
+            column, column_row, factor[order], begin, dx[branch], C=channels, K=block, READS=16,
+        )  # fmt: skip
     return dx
 
 
@@ -169,3 +172,8 @@ def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
         product = "bf16x6" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
     return launch_options(kernel, product, x.shape[2], weight.shape[1], capability)
+
+
+def _launch(kernel, grid: tuple[int, ...], *arguments, **options) -> None:
+    with torch.cuda.device_of(arguments[0]):  # Triton launches on the current device, wherever the arguments are
+        kernel[grid](*arguments, **options)

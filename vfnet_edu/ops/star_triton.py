@@ -32,12 +32,12 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 def pack_level(height: int, width: int, stride: int) -> int:
-    """A level as one integer, a kernel's argument: no memory to copy, and to keep for a CUDA graph.
+    """A level as one integer, to hand to a kernel: no memory to copy there, and to keep for a CUDA graph.
 
-    Triton compiles a kernel anew for integers that are 1 or a multiple of 16. This one is always odd and large, so a
-    kernel serves all image sizes.
+    Triton compiles a kernel anew for integers that are 1, multiples of 16, or longer than 32 bits. This one is always
+    odd and long, so that one kernel serves all sizes.
     """
-    return height << 41 | width << 21 | stride << 1 | 1
+    return 1 << 61 | height << 41 | width << 21 | stride << 1 | 1
 
 
 @triton.jit
@@ -293,9 +293,9 @@ TILES = {
     ("forward", "tf32"): ((64, 256, 32, 2), (64, 256, 16, 2)),
     ("forward", "bf16x6"): ((128, 128, 32, 2), (32, 128, 32, 2)),
     ("backward_input", "16 bit"): ((64, 64, 64, 2), (64, 64, 32, 2)),
-    ("backward_input", "tf32"): ((64, 64, 64, 2), (32, 64, 32, 2)),
+    ("backward_input", "tf32"): ((64, 64, 64, 2), (32, 32, 32, 2)),
     ("backward_input", "bf16x6"): ((64, 32, 64, 2), (64, 32, 16, 2)),
-    ("backward_weight", "16 bit"): ((64, 256, 64, 2), (32, 256, 64, 2)),
+    ("backward_weight", "16 bit"): ((64, 256, 64, 2), (64, 256, 32, 2)),
     ("backward_weight", "tf32"): ((32, 256, 64, 2), (32, 256, 64, 2)),
     ("backward_weight", "bf16x6"): ((64, 128, 64, 2), (64, 128, 32, 2)),
 }
