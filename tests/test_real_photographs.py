@@ -46,7 +46,9 @@ def test_check_train_evaluate_predict(photos, tmp_path, capsys, one_thread):
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [r["loss"] for r in records if r["kind"] == "train"]
     assert losses[-1] < losses[0] and all(torch.isfinite(torch.tensor(losses)))
-    evaluate.main([str(run), "--data", str(photos), "--out", str(tmp_path / "judged"), "--workers", "0", "--device", "cpu"])
+    evaluate.main(
+        [str(run), "--data", str(photos), "--out", str(tmp_path / "judged"), "--workers", "0", "--device", "cpu"]
+    )
     assert "RBC" in capsys.readouterr().out
     image = next((photos / "val").glob("*.jpg"))
     predict.main([str(run), str(image), "--out", str(tmp_path / "found"), "--device", "cpu"])

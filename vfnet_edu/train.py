@@ -174,45 +174,45 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
                 optimizer = schedule.make_optimizer(model, recipe.optim)
             model.train()
             meter = Meter()
-            bar = tqdm(total=steps, initial=at["step_in_epoch"], desc=f"epoch {at['epoch'] + 1}/{epochs}",
-                       unit="step", disable=not ranks.main, dynamic_ncols=True)  # fmt: skip
-            while at["step_in_epoch"] < steps and at["step"] < last_step:
-                lr = schedule.learning_rate(recipe.optim, rate, at["step"], at["epoch"], total)
-                if averages:
-                    lr = averaging.swa_rate(recipe.swa, scale, at["step_in_epoch"] / steps)
-                schedule.set_rate(optimizer, lr)
-                for part in range(passes):
-                    images, targets = meter.next(batches)
-                    quiet = ranks.world > 1 and part < passes - 1  # exchange gradients once per step
-                    with taught.no_sync() if quiet else contextlib.nullcontext():
-                        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                            losses = taught(images, targets)
-                        terms = values(losses)
-                        if ranks.any(not math.isfinite(sum(terms.values()))):  # before the update: weights stay sound
-                            raise diverged(folder, at, lr, terms, targets)
-                        scaler.scale(sum(losses.values()) / passes).backward()
-                    meter.add(terms, len(images) * ranks.world)
-                if recipe.optim.clip_norm > 0:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad()
+            name = f"epoch {at['epoch'] + 1}/{epochs}"
+            with tqdm(total=steps, initial=at["step_in_epoch"], desc=name, unit="step", disable=not ranks.main) as bar:
+                while at["step_in_epoch"] < steps and at["step"] < last_step:
+                    lr = schedule.learning_rate(recipe.optim, rate, at["step"], at["epoch"], total)
+                    if averages:
+                        lr = averaging.swa_rate(recipe.swa, scale, at["step_in_epoch"] / steps)
+                    schedule.set_rate(optimizer, lr)
+                    for part in range(passes):
+                        images, targets = meter.next(batches)
+                        quiet = ranks.world > 1 and part < passes - 1  # exchange gradients once per step
+                        with taught.no_sync() if quiet else contextlib.nullcontext():
+                            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                                losses = taught(images, targets)
+                            terms = values(losses)
+                            # before the update, so that the weights stay sound
+                            if ranks.any(not math.isfinite(sum(terms.values()))):
+                                raise diverged(folder, at, lr, terms, targets)
+                            scaler.scale(sum(losses.values()) / passes).backward()
+                        meter.add(terms, len(images) * ranks.world)
+                    if recipe.optim.clip_norm > 0:
+                        scaler.unscale_(optimizer)
+                        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad()
 
-                at["step"], at["step_in_epoch"] = at["step"] + 1, at["step_in_epoch"] + 1
-                bar.set_postfix_str(meter.short(), refresh=False)
-                bar.update()
-                if ranks.main and (at["step"] % options.log_every == 0 or at["step_in_epoch"] == steps):
-                    when = at["epoch"] + at["step_in_epoch"] / steps
-                    run.log(kind="train", step=at["step"], epoch=when, lr=lr, **meter.take())
-                if ranks.any(stop.asked):
-                    save()
-                    stop.poll()
-            bar.close()
+                    at["step"], at["step_in_epoch"] = at["step"] + 1, at["step_in_epoch"] + 1
+                    bar.set_postfix_str(meter.short(), refresh=False)
+                    bar.update()
+                    if ranks.main and (at["step"] % options.log_every == 0 or at["step_in_epoch"] == steps):
+                        when = at["epoch"] + at["step_in_epoch"] / steps
+                        run.log(kind="train", step=at["step"], epoch=when, lr=lr, **meter.take())
+                    if ranks.any(stop.asked):
+                        save()
+                        stop.poll()
 
             # ---- judge, keep the best, write the report
             if averages and at["step_in_epoch"] == steps:
-                average.update_parameters(model)
+                averaging.join(average, model, cycle=at["epoch"] - recipe.optim.epochs)
             judged = average.module if averages else model
             epochs_done = at["epoch"] + at["step_in_epoch"] / steps
             last = epochs_done == epochs or at["step"] >= last_step

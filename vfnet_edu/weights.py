@@ -6,6 +6,7 @@ Nothing here unpickles code: every file is read with ``weights_only=True`` or as
 import json
 import logging
 import os
+import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -117,6 +118,8 @@ def read_pickle(path: Path, allowed: Sequence = ()):
         raise UserError(f"{path}: no such file", code=Exit.CHECKPOINT) from error
     except Exception as error:  # torch raises EOFError, RuntimeError, UnpicklingError, ... for broken files
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to switch the protection off
+            reason = "it is no PyTorch file, or holds objects other than tensors and plain values"
         size = path.stat().st_size if path.exists() else 0
         raise UserError(
             f"{path} ({size} bytes) is broken, or holds more than weights: {reason}",

@@ -29,3 +29,9 @@ def start_from_best(model: Detector, folder: Path) -> None:
 def make_average(model: Detector) -> AveragedModel:
     """An equal-weight running mean of parameters; ``.module`` is the averaged detector."""
     return AveragedModel(model)
+
+
+def join(average: AveragedModel, model: Detector, cycle: int) -> None:
+    """Add the weights at the end of `cycle` (from 0) to the mean; once, also when a run is resumed right there."""
+    if int(average.n_averaged) == cycle:
+        average.update_parameters(model)
