@@ -5,8 +5,8 @@ ordinary convolution that visits each block once. The stretching reads whole row
 That function is made for word vectors, but its weighted sum of a few table rows is just what interpolation needs, when
 the table is the feature map with one row per cell.
 
-The stretched map is nine times as large as the map. It is made strip by strip, and for the gradients once more, so that
-a strip at a time exists and stays in the cache.
+The stretched map is nine times as large as the map. It is made strip by strip, so that each stays in the cache; where
+gradients are wanted the strips are kept, up to a limit, and beyond it made once more: time for memory.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from torch import Tensor
 from vfnet_edu.ops.star_reference import star_reads
 
 STRIP = 1024  # locations at a time: 9 C numbers each, 9 MB for C = 256
+KEPT = 2**28  # bytes of stretched map, per image and branch, that wait for the gradients
 
 
 def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -61,12 +62,16 @@ def _stretch(table: Tensor, cell: Tensor, factor: Tensor) -> Tensor:
 
 
 class _Image(torch.autograd.Function):
-    """:func:`_image` that forgets the strips."""
+    """:func:`_image` that keeps what the gradients need if it is small, and else makes it again."""
 
     @staticmethod
     def forward(ctx, table, cells, factors, weight):
         ctx.save_for_backward(table, cells, factors, weight)
-        return _image(table, cells, factors, weight)
+        ctx.strips = []
+        if not any(ctx.needs_input_grad) or 9 * table.numel() * table.element_size() > KEPT:
+            return _image(table, cells, factors, weight)
+        ctx.strips = [_strip(table, cell, factor) for cell, factor in _strips(cells, factors)]
+        return torch.cat([F.conv2d(strip[-1].detach(), weight, stride=3) for strip in ctx.strips], 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -75,16 +80,21 @@ class _Image(torch.autograd.Function):
         dtable = torch.zeros_like(table, dtype=factors.dtype)
         dweight = torch.zeros_like(weight, dtype=factors.dtype)
         dfactors, row = [], 0
-        for cell, factor in _strips(cells, factors):
-            first, last = cell.min(), cell.max() + 1  # a strip reads the map near itself: spare the rest
-            near, factor = table[first:last].detach().requires_grad_(), factor.detach().requires_grad_()
-            with torch.enable_grad():
-                stretched = _stretch(near, cell - first, factor)
-            g = grad[:, :, row : row + len(cell)]
+        strips = ctx.strips or (_strip(table, cell, factor) for cell, factor in _strips(cells, factors))
+        for first, near, factor, stretched in strips:
+            g = grad[:, :, row : row + stretched.shape[2] // 3]
             dstretched = torch.nn.grad.conv2d_input(stretched.shape, weight, g, stride=3)
             dweight += torch.nn.grad.conv2d_weight(stretched.detach(), weight.shape, g, stride=3)
-            dnear, dfactor = torch.autograd.grad(stretched, (near, factor), dstretched)
-            dtable[first:last] += dnear
+            dnear, dfactor = torch.autograd.grad(stretched, (near, factor), dstretched, retain_graph=True)
+            dtable[first : first + len(near)] += dnear
             dfactors.append(dfactor)
-            row += len(cell)
+            row += stretched.shape[2] // 3
         return dtable.to(table.dtype), None, torch.cat(dfactors), dweight.to(weight.dtype)
+
+
+def _strip(table: Tensor, cell: Tensor, factor: Tensor) -> tuple[int, Tensor, Tensor, Tensor]:
+    """A stretched strip with its own small graph: (first row of the map it reads, those rows, factors, strip)."""
+    first, last = int(cell.min()), int(cell.max()) + 1  # a strip reads the map near itself: spare the rest
+    near, factor = table[first:last].detach().requires_grad_(), factor.detach().requires_grad_()
+    with torch.enable_grad():
+        return first, near, factor, _stretch(near, cell - first, factor)
