@@ -20,6 +20,7 @@ _HOME = {  # public name -> the module it lives in
     "save": "weights",
     "predict": "inference",
     "predict_views": "tta",
+    "show": "source",
     "from_mmdet": "mmdet",
     "to_mmdet": "mmdet",
     "Detections": "postprocess",

@@ -23,6 +23,7 @@ from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.recipes import EMBEDDED
 from vfnet_edu.training import distributed
 from vfnet_edu.viz.report import write_report
 
@@ -182,7 +183,7 @@ def open_data(options: Options, recipe: str = "") -> CocoIndex:
     if options.val_json:
         return read_coco(options.val_json, options.val_images or options.val_json.parent)
     data = options.data or Path("data/coco")
-    if recipe == "vfnet_small" and not options.data:
+    if recipe in EMBEDDED and not options.data:
         data = write_shape_scenes(Path("data/shape_scenes"))
     layout = find_dataset(data)
     if layout.val_json is None:

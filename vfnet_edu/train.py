@@ -248,7 +248,7 @@ def open_data(options: Options, ranks: distributed.Ranks, say) -> tuple[CocoInde
         UserError: no data, a file that is missing or wrong, or classes that differ.
     """
     paths = (options.data, options.train_json, options.train_images, options.val_json, options.val_images)
-    if options.recipe.name == "vfnet_small" and not any(paths):
+    if options.recipe.name in recipes.EMBEDDED and not any(paths):
         say("drawing the embedded data set into data/shape_scenes")
         paths = (write_shape_scenes(Path("data/shape_scenes")), *paths[1:])
     elif not any(paths):

@@ -27,6 +27,8 @@ from vfnet_edu.download import fetch
 from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.recipes import Recipe
 
+SHIPPED = Path(__file__).parent / "pretrained"  # small trained models, loaded by their name
+
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, 
     """A checkpoint of ours -> its recipe and its detector, in evaluation mode.
 
     Args:
-        path: ``best.safetensors``, ``last.pt``, or a run folder (its best, else its last).
+        path: ``best.safetensors``, ``last.pt``, a run folder (its best, else its last), or the name of a small model
+            that comes with the package (``"vfnet_tiny"``, ``"vfnet_tiny_focal"``).
 
     Raises:
         UserError: no such file, a broken file, or one that is not ours.
@@ -61,12 +64,14 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, 
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file itself, or the best checkpoint of a run folder."""
+    """The file itself, the best checkpoint of a run folder, or a model that comes with the package."""
     if path.is_dir():
         for name in ("best.safetensors", "last.pt"):
             if (path / name).exists():
                 return path / name
         raise UserError(f"{path}: no best.safetensors and no last.pt in this folder", code=Exit.CHECKPOINT)
+    if not path.exists() and (shipped := SHIPPED / f"{path}.safetensors").exists():
+        return shipped
     if not path.exists():
         raise UserError(f"{path}: no such checkpoint", remedy="give a file or a run folder", code=Exit.CHECKPOINT)
     return path

@@ -1,0 +1,123 @@
+"""Exercises that answer: right, or a hint that depends on which mistake was made.
+
+An exercise knows a correct function, and the mistakes that readers make as functions of their own.  An answer that
+behaves like one of those on every case earns the hint that belongs to it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+class NotYet(AssertionError):
+    """A wrong answer, raised only in strict mode (``VFNET_EDU_STRICT=1``), which the tests use."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question about one function; call it with an answer.
+
+    >>> from vfnet_edu import exercises
+    >>> exercises.chapter_01.locations(my_locations)
+    """
+
+    name: str
+    reference: Callable  # the right answer
+    cases: Sequence[tuple]  # arguments on which answers are compared
+    mistakes: Sequence[tuple[Callable, str]]  # what a reader may have written instead, and the hint it earns
+    right: str  # said to a right answer: what has been understood
+    hint: str  # said to a wrong answer that is none of the mistakes
+    tolerance: float = 1e-4  # absolute and relative
+    describe: Callable[[tuple], str] = field(default=lambda case: ", ".join(_short(x) for x in case))
+
+    def __call__(self, answer: Callable) -> None:
+        """Print the verdict on `answer`; it is called on every case and may do anything, nothing escapes but a hint.
+
+        Raises:
+            NotYet: the answer is wrong, and the environment says ``VFNET_EDU_STRICT=1``.
+        """
+        verdict, is_right = self.judge(answer)
+        print(f"{'Right.' if is_right else 'Not yet.'} {verdict}")
+        if not is_right and os.environ.get("VFNET_EDU_STRICT") == "1":
+            raise NotYet(f"{self.name}: {verdict}")
+
+    def judge(self, answer: Callable) -> tuple[str, bool]:
+        """(what to tell the reader, whether the answer is right)"""
+        if not callable(answer):
+            return f"Give the function itself, not {_short(answer)}: write the name without parentheses.", False
+        given, wanted = [], [self.reference(*_copies(case)) for case in self.cases]
+        for case in self.cases:
+            try:
+                given.append(answer(*_copies(case)))
+            except Exception as error:  # whatever a reader's code raises is told, not raised
+                if isinstance(error, NotImplementedError):
+                    return "Replace the body of the function, then run the cell again.", False
+                return f"On {self.describe(case)} it stops with {type(error).__name__}: {error}.", False
+        if all(value is None for value in given):
+            return "The function returns nothing yet: write its body, and `return` the result.", False
+        if self._same(given, wanted):
+            return self.right, True
+        for mistake, hint in self.mistakes:
+            if self._same(given, [mistake(*_copies(case)) for case in self.cases]):
+                return hint, False
+        return self._first_difference(given, wanted), False
+
+    def _same(self, a: Sequence, b: Sequence) -> bool:
+        return all(alike(x, y, self.tolerance) for x, y in zip(a, b, strict=True))
+
+    def _first_difference(self, given: Sequence, wanted: Sequence) -> str:
+        for case, mine, truth in zip(self.cases, given, wanted, strict=True):
+            if kind(mine) != kind(truth):
+                return f"On {self.describe(case)} you return {kind(mine)}; it should be {kind(truth)}. {self.hint}"
+            if not alike(mine, truth, self.tolerance):
+                return (
+                    f"On {self.describe(case)} you return {_short(mine)}; it should be {_short(truth)}. {self.hint}"
+                )
+        raise AssertionError("no difference to tell")
+
+
+def alike(a, b, tolerance: float) -> bool:
+    """Whether two answers are equal up to `tolerance`: numbers, tensors, strings, or containers of them."""
+    if kind(a) != kind(b):
+        return False
+    if isinstance(b, Tensor):
+        return torch.allclose(a.double(), b.double(), tolerance, tolerance, equal_nan=True)
+    if isinstance(b, tuple | list):
+        return len(a) == len(b) and all(alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(b, bool | str) or b is None:
+        return a == b
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) or (a != a and b != b)
+
+
+def kind(value) -> str:
+    """What an answer is, in words a reader can act on; answers of different kinds are never alike."""
+    if isinstance(value, Tensor):
+        return "a number" if value.dim() == 0 and value.dtype != torch.bool else f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, int | float) or (hasattr(value, "ndim") and value.ndim == 0):  # a number of numpy, too
+        return "a number"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} values"
+    return {"NoneType": "nothing", "str": "text"}.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def _copies(case: tuple) -> tuple:
+    """Answers may write into what they are given."""
+    return tuple(x.clone() if isinstance(x, Tensor) else x for x in case)
+
+
+def _short(value) -> str:
+    if isinstance(value, Tensor):
+        value = value.tolist() if value.numel() <= 12 else f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple | list) and len(value) <= 12:
+        inner = ", ".join(_short(x) for x in value)
+        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
