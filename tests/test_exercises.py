@@ -1,0 +1,67 @@
+"""The engine of the exercises: every kind of answer gets a verdict, and nothing a reader's code does escapes."""
+
+import math
+
+import pytest
+import torch
+
+from vfnet_edu.exercises.engine import Exercise, NotYet, alike, kind
+
+area = Exercise(
+    name="area",
+    reference=lambda w, h: w * h,
+    cases=[(2.0, 3.0), (1.0, 0.5)],
+    mistakes=[(lambda w, h: w + h, "That is the sum."), (lambda w, h: 2 * (w + h), "That is the outline.")],
+    right="Width times height.",
+    hint="Think of tiles.",
+)
+
+
+def test_right_answers_and_each_mistake():
+    assert area.judge(lambda w, h: h * w) == ("Width times height.", True)
+    assert area.judge(lambda w, h: h + w) == ("That is the sum.", False)
+    assert area.judge(lambda w, h: 2 * w + 2 * h) == ("That is the outline.", False)
+
+
+def test_an_answer_that_is_wrong_in_its_own_way_sees_the_first_difference():
+    told, right = area.judge(lambda w, h: w * h if w > 1 else 7.0)
+    assert not right and told == "On 1, 0.5 you return 7; it should be 0.5. Think of tiles."
+    told, right = area.judge(lambda w, h: (w, h))
+    assert not right and "you return 2 values; it should be a number" in told
+
+
+def test_stubs_and_errors_are_told_not_raised():
+    def not_yet(w, h):
+        raise NotImplementedError
+
+    assert "write its body" in area.judge(lambda w, h: None)[0]
+    assert "Replace the body" in area.judge(not_yet)[0]
+    assert "ZeroDivisionError" in area.judge(lambda w, h: 1 / 0)[0]
+    assert "TypeError" in area.judge(lambda w: w)[0]
+    assert "without parentheses" in area.judge(6.0)[0]
+
+
+def test_it_prints_and_strict_mode_raises(capsys, monkeypatch):
+    monkeypatch.delenv("VFNET_EDU_STRICT", raising=False)
+    area(lambda w, h: w + h)
+    area(lambda w, h: w * h)
+    assert capsys.readouterr().out == "Not yet. That is the sum.\nRight. Width times height.\n"
+    monkeypatch.setenv("VFNET_EDU_STRICT", "1")
+    area(lambda w, h: w * h)
+    with pytest.raises(NotYet, match="area: That is the sum"):
+        area(lambda w, h: w + h)
+
+
+def test_answers_cannot_change_what_they_are_compared_with():
+    double = Exercise("double", lambda x: 2 * x, [(torch.ones(3),)], [], "yes", "no")
+    assert double.judge(lambda x: x.mul_(2))[1]
+    assert double.judge(lambda x: x.mul_(2))[1]
+    assert not double.judge(lambda x: x)[1]
+
+
+def test_alike():
+    assert alike(torch.tensor(2.0), 2, 1e-6) and alike(torch.tensor([1.0, math.nan]), torch.tensor([1.0, math.nan]), 0)
+    assert alike([1.0, (2, 3)], [1.0, (2, 3)], 0) and not alike([1.0], [1.0, 2.0], 0)
+    assert not alike(True, 1, 0) and alike(True, True, 0)
+    assert not alike(torch.ones(2), torch.ones(2, 1), 0) and kind(torch.ones(2, 1)) == "a tensor of shape (2, 1)"
+    assert alike(torch.tensor(3), 3, 0) and alike("P3", "P3", 0) and not alike("P3", 3, 0)
