@@ -23,6 +23,8 @@ MODELS = {  # name -> what its training changes in the recipe `vfnet_tiny`
     "vfnet_tiny": [],
     "vfnet_tiny_focal": ["--head.loss", "focal", "--head.alpha", "0.25"],
 }
+METRICS = ("AP", "AP50", "AP75", "val_loss_cls", "val_loss_box", "val_loss_refine")
+METRICS += ("rank_correlation", "rank_correlation_within")  # of score and IoU
 
 
 def main() -> None:
@@ -42,7 +44,9 @@ def main() -> None:
 
         file = weights.SHIPPED / f"{name}.safetensors"
         weights.save(file, model.half())
-        metrics = {"command": f"python {' '.join(train)}", "torch": torch.__version__, "images": len(index), **record}
+        metrics = {k: record[k] for k in METRICS} | {"per_class": {c["name"]: c["AP"] for c in record["per_class"]}}
+        metrics = json.loads(json.dumps(metrics), parse_float=lambda x: round(float(x), 4))
+        metrics |= {"images": len(index), "command": f"python {' '.join(train)}", "torch": torch.__version__}
         file.with_suffix(".json").write_text(json.dumps(metrics, indent=1) + "\n")
         file.with_suffix(".recipe.txt").write_text(to_text(recipe) + "\n")
 

@@ -1,0 +1,50 @@
+"""VFNet on a GPU runs channels_last: no copy that only changes the layout surrounds the star.
+
+Without a GPU: fake tensors carry shapes and strides through the forward pass, and run nothing.
+"""
+
+from collections import Counter
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vfnet_edu as vf
+from vfnet_edu.ops import star
+
+COPIES = {"aten::clone", "aten::copy_", "aten::_to_copy", "aten::contiguous", "aten::cat"}
+
+
+class CopiesOfFeatures(TorchDispatchMode):
+    """Counts the copies of tensors that are as large as a feature map of P3, and the calls of our own operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies, self.ours = Counter(), Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, name = func(*args, **(kwargs or {})), func._schema.name
+        if name in COPIES and out.numel() >= 2 * 100 * 136 * 256:
+            self.copies[name, tuple(out.shape)] += 1
+        if name.startswith("vfnet_edu::"):
+            self.ours[name] += 1
+        return out
+
+
+def test_one_gather_and_no_layout_copy(monkeypatch):
+    monkeypatch.setenv("VFNET_EDU_STAR", "triton")
+    monkeypatch.setattr(star, "_triton_obstacle", lambda device, dtype: "")  # it is only asked for its shapes
+    star._choose_engine.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            model = vf.build(vf.recipes.vfnet_r50_1x())
+        for p in model.parameters():
+            if p.dim() == 4:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
+        batch = torch.empty(2, 3, 800, 1088, device="cuda").contiguous(memory_format=torch.channels_last)
+        with CopiesOfFeatures() as forward:
+            model.predict(batch)
+    star._choose_engine.cache_clear()
+    rows = 2 * 2 * 18134  # branches x images x points
+    assert forward.ours == {"vfnet_edu::star_conv": 1}
+    assert forward.copies == {("aten::cat", (rows, 256)): 1}  # ten maps become one table of rows
