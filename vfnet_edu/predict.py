@@ -78,7 +78,10 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
     for number, file in enumerate(files, 1):
         try:
             image = as_array(file)
-        except UserError as error:  # the others are still worth having
+        except UserError as error:
+            if len(files) == 1:
+                raise
+            # the others are still worth having
             print(f"skipped: {error}", file=sys.stderr)
             bad.append(file.name)
             continue

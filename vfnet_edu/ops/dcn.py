@@ -25,7 +25,7 @@ def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
     # torchvision samples in one precision and knows no bfloat16: leave autocast here, in at least float32
     dtype = torch.promote_types(x.dtype, torch.float32)
     # torchvision turns a NaN into an address and crashes
-    outside = sum(x.shape[2:]) + 4  # cells: further than any sample
+    outside = 2.0**20  # cells: further than any sample
     safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
     with _no_autocast(x):
         mask = None if mask is None else mask.to(dtype)
