@@ -85,7 +85,7 @@ def alike(a, b, tolerance: float) -> bool:
     if kind(a) != kind(b):
         return False
     if isinstance(b, Tensor):
-        return torch.allclose(a.double(), b.double(), tolerance, tolerance, equal_nan=True)
+        return torch.allclose(torch.as_tensor(a).double(), b.double(), tolerance, tolerance, equal_nan=True)
     if isinstance(b, tuple | list):
         return len(a) == len(b) and all(alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
     if isinstance(b, bool | str) or b is None:

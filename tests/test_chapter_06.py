@@ -1,0 +1,114 @@
+"""Chapter 6: the explorer computes ATSS as the library does, and every wrong answer earns its own hint."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from vfnet_edu.assigners import atss
+from vfnet_edu.boxes import centers, iou
+from vfnet_edu.exercises import chapter_06
+from vfnet_edu.priors import pyramid_anchors
+from vfnet_edu.widgets.front_end import script
+
+WIDTH, HEIGHT, STRIDES = 256, 192, (8, 16, 32, 64, 128)
+SHAPES = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node runs the explorer's JavaScript here")
+
+
+def in_node(body: str):
+    """What `body` returns when run after the explorer's script."""
+    program = f"{script('atss')}\nconst answer = (() => {{ {body} }})();\nconsole.log(JSON.stringify(answer));"
+    command = ["node", "--input-type=module"]
+    done = subprocess.run(command, input=program, text=True, capture_output=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+def boxes_without_ties(count: int) -> torch.Tensor:
+    """(count, 4) float64: corners anywhere, so no two points are equally far from a centre."""
+    corners = torch.rand(count, 2, 2, dtype=torch.float64) * torch.tensor([WIDTH, HEIGHT])
+    return torch.cat([corners.amin(1), corners.amax(1)], dim=1)
+
+
+@needs_node
+def test_the_explorer_computes_atss():
+    anchors = pyramid_anchors(SHAPES, STRIDES, (8.0,)).double()  # (1024, 4)
+    sizes = [h * w for h, w in SHAPES]
+    boxes = boxes_without_ties(200)
+    ks = [1 + i % 25 for i in range(len(boxes))]
+    theirs = in_node(
+        f"const boxes = {json.dumps(boxes.tolist())}, ks = {json.dumps(ks)};"
+        f"return boxes.map((box, i) => assign(box, ks[i], {WIDTH}, {HEIGHT}, {list(STRIDES)}));"
+    )
+    first = [sum(sizes[:i]) for i in range(len(sizes))]  # index of each level's first anchor
+    fates = set()
+    for box, k, result in zip(boxes, ks, theirs, strict=True):
+        distance = (centers(anchors) - centers(box)).norm(dim=-1)
+        nearest = [d.topk(min(k, len(d)), largest=False).indices + f
+                   for d, f in zip(distance.split(sizes), first, strict=True)]  # fmt: skip
+        overlaps = iou(anchors[torch.cat(nearest)], box)
+        assert result["tied"] == []
+        assert abs(result["mean"] - overlaps.mean()) < 1e-12
+        assert abs(result["std"] - overlaps.std()) < 1e-12
+        assert abs(result["threshold"] - (overlaps.mean() + overlaps.std())) < 1e-12
+
+        index = [first[c["level"] - 3] + c["index"] for c in result["candidates"]]
+        assert sorted(index) == sorted(torch.cat(nearest).tolist())
+        positive = {i for i, c in zip(index, result["candidates"], strict=True) if c["fate"] == "positive"}
+        assert positive == set(torch.nonzero(atss(anchors, sizes, box[None], k) == 0)[:, 0].tolist())
+        fates |= {c["fate"] for c in result["candidates"]}
+    assert fates == {"positive", "low", "outside"}
+
+
+@needs_node
+def test_a_tie_goes_to_the_first_in_reading_order_and_is_told():
+    answer = in_node(
+        "const near = nearest(64, 64, 16, 24, 24, 2), box = [8, 8, 40, 40];"
+        "const result = assign(box, 2, 64, 64, [16]);"
+        "return [near.points.map((p) => [p.x, p.y]), near.tied, sentence(result, 2)];"
+    )
+    points, tied, words = answer
+    assert points == [[16, 16], [32, 16]] and tied  # all four are equally far
+    assert words.endswith("Tie on P4: another point is as near as the last one taken.")
+
+
+@needs_node
+def test_the_words_of_the_explorer():
+    words = in_node(
+        "const say = (box, strides) => sentence(assign(box, 9, 256, 192, strides), 9);"
+        "return [say([62.3, 75, 211, 122], [8, 16, 32]), say([83, 51, 174, 142], [8, 16, 32]),"
+        "say([83, 51, 174, 142], [8, 16, 32, 64, 128]), say([97.2, 41.3, 103, 171], [8, 16, 32])];"
+    )
+    assert words[0].startswith("k = 9: 27 candidates on 3 levels, mean IoU 0.")
+    assert words[1].endswith("none passes: nobody learns this object.")
+    assert words[2].endswith("18 pass, all of them inside the box: 18 positives (9 on P3, 9 on P4).")
+    assert words[3].endswith("9 pass, none of them inside the box: nobody learns this object.")
+
+
+def test_the_explorer_is_in_step_with_python():
+    pytest.importorskip("anywidget")
+    from vfnet_edu.widgets import AtssExplorer
+
+    explorer = AtssExplorer(k=12, strides=[8, 16, 32])
+    assert (explorer.k, explorer.strides, len(explorer.box)) == (12, [8, 16, 32], 4)
+    with pytest.raises(Exception, match="greater than 25"):
+        explorer.k = 26
+    assert {"box", "k", "level"} <= set(explorer.get_state())
+
+
+@pytest.mark.parametrize("exercise", [chapter_06.candidates, chapter_06.threshold, chapter_06.positives])
+def test_each_mistake_earns_its_own_hint(exercise):
+    assert exercise.judge(exercise.reference) == (exercise.right, True)
+    hints = [hint for _, hint in exercise.mistakes]
+    assert len(set(hints)) == len(hints)
+    for mistake, hint in exercise.mistakes:
+        assert exercise.judge(mistake) == (hint, False)
+
+
+def test_an_answer_that_decides_nothing_is_told_what_is_missing():
+    answers = (lambda o, p, b: torch.zeros(len(o), dtype=torch.bool), lambda o, p, b: (o >= 0.2).tolist())
+    for answer in answers:
+        verdict, is_right = chapter_06.positives.judge(answer)
+        assert not is_right and "should be" in verdict

@@ -1,0 +1,183 @@
+// Chapter 9: three losses over the score p, and how hard each pushes on its logit, over (p, q).
+// q = 0 is background. The arithmetic is that of vfnet_edu/losses.py; gradients are with respect to the logit.
+
+/** Binary cross-entropy of the probability p with the target q. */
+export const bce = (p, q) => -(q > 0 ? q * Math.log(p) : 0) - (q < 1 ? (1 - q) * Math.log1p(-p) : 0);
+
+/** Focal loss: its target is 1 whatever q > 0. Positives weigh 1 - alpha, background alpha. */
+export const focal = (p, q, alpha, gamma) =>
+  q > 0 ? (1 - alpha) * (1 - p) ** gamma * -Math.log(p) : alpha * p ** gamma * -Math.log1p(-p);
+export const focalGradient = (p, q, alpha, gamma) =>
+  q > 0
+    ? (1 - alpha) * (1 - p) ** gamma * (gamma * p * Math.log(p) + p - 1)
+    : alpha * p ** gamma * (p - gamma * (1 - p) * Math.log1p(-p));
+
+/** Quality focal loss: |p - q|^gamma BCE(p, q). */
+export const quality = (p, q, alpha, gamma) => Math.abs(p - q) ** gamma * bce(p, q);
+export const qualityGradient = (p, q, alpha, gamma) => {
+  const d = p - q, size = Math.abs(d);
+  if (size === 0) return 0;
+  return size ** gamma * d + gamma * size ** (gamma - 1) * Math.sign(d) * p * (1 - p) * bce(p, q);
+};
+
+/** Varifocal loss: q BCE(p, q) for positives, alpha p^gamma (-log(1 - p)) for background. */
+export const varifocal = (p, q, alpha, gamma) => (q > 0 ? q * bce(p, q) : focal(p, 0, alpha, gamma));
+export const varifocalGradient = (p, q, alpha, gamma) => (q > 0 ? q * (p - q) : focalGradient(p, 0, alpha, gamma));
+
+const LOSSES = [
+  { key: "vfl", short: "VFL", name: "varifocal", value: varifocal, gradient: varifocalGradient, ink: "var(--ve-blue)", dash: null },
+  { key: "qfl", short: "QFL", name: "quality focal", value: quality, gradient: qualityGradient, ink: "var(--ve-green)", dash: "7 4" },
+  { key: "fl", short: "FL", name: "focal", value: focal, gradient: focalGradient, ink: "var(--ve-orange)", dash: "2 4" },
+];
+const CELLS = 60, TOP = 2; // cells of a landscape along each side; highest loss drawn
+const [UP, DOWN] = [[31, 134, 201], [217, 98, 10]]; // blue: push up, orange: push down; readable on both grounds
+const MAP = { side: 100, gap: 7, strip: 11 }; // a landscape in its own units: the square, a gap, the background strip
+
+/** "up 0.40", "down 0.03", "nowhere" */
+const push = (g) => (Math.abs(g) < 5e-5 ? "nowhere" : `${g < 0 ? "up" : "down"} ${number(Math.abs(g), Math.abs(g) < 0.01 ? 4 : 2)}`);
+
+/** What the state means, in words. */
+export function words(p, q, alpha, gamma) {
+  const [vfl, qfl, fl] = LOSSES.map((loss) => loss.gradient(p, q, alpha, gamma));
+  const at = q > 0 ? `At p = ${number(p, 3)}, q = ${number(q)}` : `Background at p = ${number(p, 3)}`;
+  const pushes = `${at}: VFL pushes the logit ${push(vfl)}, QFL ${push(qfl)}, FL ${push(fl)}.`;
+  if (q === 0) return `${pushes} On background VFL and FL are the same loss.`;
+  if (Math.abs(p - q) < 0.0025) return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${number(varifocal(q === 1 ? 1 : p, q, alpha, gamma))}; FL goes on towards 1.`;
+  if (p > q) return `${pushes} The score is higher than the box is good: VFL and QFL lower it, FL still raises it.`;
+  return `${pushes} The score is lower than the box is good: all three raise it.`;
+}
+
+function curves(model, stops) {
+  const width = 390, height = 300;
+  const art = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Loss over the score p, for the chosen target q" });
+  const { group, X, Y } = plot({
+    width, height,
+    x: { range: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], label: "score p" },
+    y: { range: [0, TOP], ticks: [0, 0.5, 1, 1.5, 2], label: "loss" },
+  });
+  const needle = svg("line", { y1: Y(0), y2: Y(TOP), stroke: "currentColor", "stroke-dasharray": "3 3" });
+  const truth = svg("line", { y1: Y(0), y2: Y(0) - 9, stroke: "currentColor", "stroke-width": 3 });
+  const name = svg("text", { y: Y(0) - 13, "text-anchor": "middle" }, "q");
+  const lines = LOSSES.map(({ ink, dash }) => svg("path", { fill: "none", stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash }));
+  const dots = LOSSES.map(({ ink }) => svg("circle", { r: 4.5, fill: ink, stroke: "var(--ve-ground)" }));
+  art.append(group, truth, name, needle, ...lines.reverse(), ...dots.reverse());
+  lines.reverse(), dots.reverse(); // VFL is drawn last, on top
+  const legend = html("div", { class: "ve-choice" });
+  const values = LOSSES.map(({ short, ink, dash }) => {
+    const value = html("output");
+    const sample = svg("svg", { width: 28, height: 8, "aria-hidden": "true" }, svg("line", { x1: 0, y1: 4, x2: 28, y2: 4, stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash }));
+    legend.append(html("span", { style: "display:inline-flex;gap:5px;align-items:center" }, sample, short + " ", value));
+    return value;
+  });
+  stops.push(follow(model, ["p", "q", "alpha", "gamma"], () => {
+    const [p, q, alpha, gamma] = ["p", "q", "alpha", "gamma"].map((k) => model.get(k));
+    const at = Array.from({ length: 199 }, (_, i) => (i + 1) / 200);
+    LOSSES.forEach(({ value }, i) => {
+      const points = at.map((x) => [x, value(x, q, alpha, gamma)]).filter(([, y]) => y <= TOP);
+      lines[i].setAttribute("d", path(points.map(([x, y]) => [X(x), Y(y)])));
+      const here = value(p, q, alpha, gamma);
+      set(dots[i], { cx: X(p), cy: Y(Math.min(here, TOP)) });
+      values[i].textContent = number(here, 3);
+    });
+    set(needle, { x1: X(p), x2: X(p) });
+    set(truth, { x1: X(q), x2: X(q) });
+    set(name, { x: X(q) });
+  }));
+  return html("div", { style: "flex-basis:300px" }, html("div", {}, html("b", {}, "Loss"), " at this p and q"), legend, art);
+}
+
+/** Fill a canvas of one pixel per cell with the pushes of a loss; the ground shows through where there is none. */
+function paint(canvas, gradient, row) {
+  const context = canvas.getContext("2d"), { width, height } = canvas;
+  const image = context.createImageData(width, height);
+  for (let j = 0; j < height; j++)
+    for (let i = 0; i < width; i++) {
+      const g = gradient((i + 0.5) / width, row(j));
+      const ink = g < 0 ? UP : DOWN;
+      image.data.set([...ink, 255 * Math.sqrt(Math.min(Math.abs(g), 1))], 4 * (j * width + i)); // root: weak pushes show
+    }
+  context.putImageData(image, 0, 0);
+}
+
+function landscape(model, loss, stops) {
+  const { side, gap, strip } = MAP, total = side + gap + strip;
+  const canvas = (height, box) => html("canvas", { width: CELLS, height, "aria-hidden": "true", style: `position:absolute;left:0;width:100%;${box};border:1px solid var(--ve-line)` });
+  const square = canvas(CELLS, `top:0;height:${(100 * side) / total}%`);
+  const ground = canvas(1, `bottom:0;height:${(100 * strip) / total}%`);
+  const art = svg("svg", { viewBox: `0 0 ${side} ${total}`, style: "position:absolute;inset:0;width:100%;height:100%;touch-action:none;cursor:crosshair" });
+  const area = svg("rect", { width: side, height: total, fill: "transparent" });
+  art.append(area);
+  if (loss.key !== "fl") art.append(svg("line", { x1: 0, y1: side, x2: side, y2: 0, stroke: "currentColor", "stroke-width": 0.8, "stroke-dasharray": "2.5 2.5" }));
+  const handle = svg("g", {}, svg("circle", { r: 11, fill: "transparent" }), svg("circle", { r: 4.4, fill: "var(--ve-ground)", stroke: "var(--ve-ink)", "stroke-width": 1.8 }));
+  art.append(handle);
+  const value = html("output", { style: "font-variant-numeric:tabular-nums;white-space:nowrap" });
+
+  const go = (p, q) => {
+    model.set("p", clamp(Math.round(p * 200) / 200, 0.005, 0.995));
+    model.set("q", clamp(Math.round(q * 100) / 100, 0, 1));
+    model.save_changes();
+  };
+  const drag = (x, y) => go(x / side, y > side + gap / 2 ? 0 : Math.max(1 - y / side, 0.01));
+  draggable(handle, art, {
+    label: `${loss.name} loss: cursor over score p (left, right) and target q (down, up)`,
+    drag,
+    nudge: (dx, dy) => go(model.get("p") + dx / 100, model.get("q") - dy / 100),
+  });
+  set(handle, { "aria-valuemin": 0, "aria-valuemax": 1 });
+  let held = false; // a press anywhere on the landscape takes the cursor there
+  area.addEventListener("pointerdown", (event) => {
+    area.setPointerCapture(event.pointerId);
+    held = true;
+    drag(...position(art, event));
+    handle.focus({ preventScroll: true });
+    event.preventDefault();
+  });
+  area.addEventListener("pointermove", (event) => held && drag(...position(art, event)));
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) area.addEventListener(end, () => (held = false));
+
+  stops.push(follow(model, ["alpha", "gamma"], () => {
+    const gradient = (p, q) => loss.gradient(p, q, model.get("alpha"), model.get("gamma"));
+    paint(square, gradient, (j) => 1 - (j + 0.5) / CELLS);
+    paint(ground, gradient, () => 0);
+  }));
+  stops.push(follow(model, ["p", "q", "alpha", "gamma"], () => {
+    const [p, q, alpha, gamma] = ["p", "q", "alpha", "gamma"].map((k) => model.get(k));
+    handle.setAttribute("transform", `translate(${p * side} ${q > 0 ? (1 - q) * side : side + gap + strip / 2})`);
+    const g = loss.gradient(p, q, alpha, gamma);
+    value.textContent = `${g < 0 ? "↑" : "↓"} ${number(Math.abs(g), Math.abs(g) < 0.01 && g ? 4 : 2)}`;
+    set(handle, { "aria-valuenow": p, "aria-valuetext": `p ${number(p, 3)}, q ${number(q)}: pushes the logit ${push(g)}` });
+  }));
+  const frame = html("div", { style: `position:relative;aspect-ratio:${side}/${total};margin:2px 0` }, square, ground, art);
+  return html("div", { style: "flex:1 1 88px;min-width:0;max-width:230px" }, html("div", {}, html("b", {}, loss.short), " ", value), frame);
+}
+
+function landscapes(model, stops) {
+  const maps = html("div", { style: "display:flex;gap:10px" }, ...LOSSES.map((loss) => landscape(model, loss, stops)));
+  const mix = ([r, g, b], a) => `rgba(${r},${g},${b},${a})`;
+  const bar = html("div", { "aria-hidden": "true", style: `height:10px;border:1px solid var(--ve-line);background:linear-gradient(to right,${mix(UP, 1)},${mix(UP, 0)} 50%,${mix(DOWN, 0)} 50%,${mix(DOWN, 1)})` });
+  const ticks = html("div", { style: "display:flex;justify-content:space-between" }, ...["↑ 1", "↑ ¼", "0", "↓ ¼", "↓ 1"].map((t) => html("span", {}, t)));
+  const legend = html("div", { style: "max-width:320px;margin-top:6px" }, bar, ticks);
+  return html(
+    "div", { style: "flex-basis:340px" },
+    html("div", {}, html("b", {}, "Push on the logit"), ": minus the gradient. Right: p from 0 to 1. Up: q from 0 to 1. Strip: background. Dashed: p = q."),
+    maps, legend,
+  );
+}
+
+function render({ model, el }) {
+  const stops = [];
+  const { root, says } = panel(el, "Loss explorer");
+  const controls = html(
+    "div", { class: "ve-controls" },
+    slider(model, "q", { label: "target q (IoU; 0: background)", min: 0, max: 1, step: 0.01, stops }),
+    slider(model, "p", { label: "score p", min: 0.005, max: 0.995, step: 0.005, show: (v) => number(v, 3), stops }),
+    slider(model, "alpha", { label: "α, weight of background", min: 0, max: 1, step: 0.05, stops }),
+    slider(model, "gamma", { label: "γ, focusing power", min: 0, max: 4, step: 0.25, stops }),
+  );
+  root.append(controls, html("div", { class: "ve-row" }, curves(model, stops), landscapes(model, stops)), says);
+  const keys = ["p", "q", "alpha", "gamma"];
+  stops.push(follow(model, keys, () => (says.textContent = words(...keys.map((k) => model.get(k))))));
+  return () => stops.forEach((stop) => stop());
+}
+
+export default { render };

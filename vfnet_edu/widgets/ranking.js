@@ -1,0 +1,120 @@
+// Chapter 9: the candidates of one object in the order of a score, or of their true IoU ("iou").
+
+/** Indices of the candidates, highest value first; equal values keep their order. */
+export const order = (values) => values.map((v, i) => [v, i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]).map(([, i]) => i);
+
+/** The candidates as `ranker` ranks them: their indices, the rank of the best box, and the IoU of the first. */
+export function ranking(scene, ranker) {
+  const indices = order(ranker === "iou" ? scene.ious : scene.scores[ranker]);
+  const best = indices.indexOf(order(scene.ious)[0]) + 1;
+  return { indices, best, first: scene.ious[indices[0]] };
+}
+
+/** "the true IoU", "the focal score" */
+const called = (ranker) => (ranker === "iou" ? "the true IoU" : `the ${ranker} score`);
+
+/** What the state means, in words. */
+export function words(scene, ranker, rank) {
+  const { indices, best, first } = ranking(scene, ranker);
+  const mine = indices[rank - 1], top = Math.max(...scene.ious);
+  const verdict = best === 1
+    ? `number 1 is the best box, IoU ${number(first)}.`
+    : `number 1 has IoU ${number(first)}; the best box, IoU ${number(top)}, is number ${best}.`;
+  const here = rank === 1 ? "" : ` You see number ${rank}: IoU ${number(scene.ious[mine])}.`;
+  return `Ranked by ${called(ranker)}, ${verdict} NMS keeps number 1.${here}`;
+}
+
+function picture(model, state, stops) {
+  const [w, h] = model.get("scenes")[0].size;
+  const art = svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", style: "width:100%;border:1px solid var(--ve-line)" });
+  const photo = svg("image", { width: w, height: h, preserveAspectRatio: "none" });
+  const box = (ink, width, dash) => [
+    svg("rect", { fill: "none", stroke: "#000", "stroke-width": width + 1.2, "stroke-opacity": 0.65 }),
+    svg("rect", { fill: "none", stroke: ink, "stroke-width": width, "stroke-dasharray": dash }),
+  ];
+  const truth = box("#7ee0c0", 1, "3 2"), mine = box("#ffb000", 1.4, null); // on a photograph: the same in light and dark
+  art.append(photo, ...truth, ...mine);
+  stops.push(follow(model, ["scene", "ranker", "rank"], () => {
+    const { scene, rank, indices } = state();
+    const place = (rects, [x1, y1, x2, y2]) => rects.forEach((r) => set(r, { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
+    set(photo, { href: scene.image });
+    set(art, { viewBox: `0 0 ${scene.size[0]} ${scene.size[1]}` });
+    set(photo, { width: scene.size[0], height: scene.size[1] });
+    place(truth, scene.truth);
+    place(mine, scene.boxes[indices[rank - 1]]);
+    art.setAttribute("aria-label", `A ${scene.what}: the true box, dashed, and candidate number ${rank}, IoU ${number(scene.ious[indices[rank - 1]])}`);
+  }));
+  return art;
+}
+
+function strip(model, state, go, stops) {
+  const width = 400, height = 260, most = Math.max(...model.get("scenes").map((s) => s.boxes.length));
+  const { group, X, Y } = plot({
+    width, height, top: 16,
+    x: { range: [0.3, most + 0.7], ticks: [1, 5, 10, 15, 20, 25, 30].filter((t) => t <= most), label: "rank: 1 is kept by NMS" },
+    y: { range: [0.4, 1], ticks: [0.4, 0.6, 0.8, 1], label: "IoU with the true box", show: (v) => number(v, 1) },
+  });
+  const art = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const step = X(2) - X(1);
+  const bars = Array.from({ length: most }, (_, i) => svg("rect", { x: X(i + 1) - 0.38 * step, width: 0.76 * step }));
+  const star = svg("text", { "text-anchor": "middle" }, "best");
+  const pointer = svg("path", { fill: "currentColor" });
+  const catcher = svg("rect", { x: X(0.5), width: X(most + 0.5) - X(0.5), y: 0, height: height - 20, fill: "transparent", style: "cursor:pointer" });
+  const pick = (event) => go(Math.round(1 + (position(art, event)[0] - X(1)) / step));
+  catcher.addEventListener("pointerdown", (event) => (catcher.setPointerCapture(event.pointerId), pick(event)));
+  catcher.addEventListener("pointermove", (event) => catcher.hasPointerCapture(event.pointerId) && pick(event));
+  art.append(group, ...bars, star, pointer, catcher);
+  stops.push(follow(model, ["scene", "ranker", "rank"], () => {
+    const { scene, rank, indices, best } = state();
+    bars.forEach((bar, i) => {
+      const value = scene.ious[indices[i]];
+      set(bar, { y: value ? Y(value) : Y(0.4), height: value ? Y(0.4) - Y(value) : 0, fill: i + 1 === rank ? "var(--ve-orange)" : i + 1 === best ? "var(--ve-green)" : "var(--ve-blue)", opacity: i + 1 === rank || i + 1 === best ? 1 : 0.5 });
+    });
+    set(star, { x: X(best), y: Y(scene.ious[indices[best - 1]]) - 4 });
+    const x = X(rank), y = Y(0.4) + 2;
+    pointer.setAttribute("d", `M${x} ${y}l5 7h-10z`);
+    art.setAttribute("aria-label", `IoU by rank: ${indices.map((i) => number(scene.ious[i])).join(", ")}`);
+  }));
+  return art;
+}
+
+function render({ model, el }) {
+  const stops = [], scenes = model.get("scenes");
+  const { root, says } = panel(el, "Ranking explorer");
+  const state = () => {
+    const scene = scenes[clamp(model.get("scene"), 0, scenes.length - 1)];
+    const found = ranking(scene, model.get("ranker"));
+    return { scene, ...found, rank: clamp(model.get("rank"), 1, found.indices.length) };
+  };
+  const go = (rank) => write(model, "rank", clamp(rank, 1, state().indices.length));
+  const steps = slider(model, "rank", { label: "rank", min: 1, max: 2, step: 1, show: (v) => `${Math.min(v, state().indices.length)} of ${state().indices.length}`, stops });
+  const input = steps.querySelector("input"), output = steps.querySelector("output");
+  stops.push(follow(model, ["scene"], () => { // another object has another number of candidates
+    input.max = state().indices.length;
+    if (model.get("rank") > input.max) go(Number(input.max));
+    input.value = state().rank;
+    output.textContent = `${state().rank} of ${input.max}`;
+    input.setAttribute("aria-valuetext", output.textContent);
+  }));
+  root.append(
+    html(
+      "div", { class: "ve-controls" },
+      choice(model, "scene", { label: "Object:", options: scenes.map((s, i) => [i, s.name]), stops }),
+      choice(model, "ranker", { label: "Who ranks:", options: [...Object.keys(scenes[0].scores).map((k) => [k, `${k} score`]), ["iou", "true IoU"]], stops }),
+      steps,
+    ),
+    html(
+      "div", { class: "ve-row" },
+      html("div", { style: "flex:1 1 200px;max-width:300px" }, picture(model, state, stops), html("div", {}, "dashed: true box; solid: the candidate")),
+      html("div", { style: "flex:2 1 280px" }, strip(model, state, go, stops)),
+    ),
+    says,
+  );
+  stops.push(follow(model, ["scene", "ranker", "rank"], () => {
+    const { scene, rank } = state();
+    says.textContent = words(scene, model.get("ranker"), rank);
+  }));
+  return () => stops.forEach((stop) => stop());
+}
+
+export default { render };
