@@ -206,7 +206,7 @@ def test_answers_written_by_hand():
 
 def test_the_log_is_that_of_drops_given_in_steps():
     config = OptimConfig(drop_at=(58640, 80630))
-    lines = [line.split() for line in chapter_18.LOG.splitlines()[4:]]
+    lines = [line.split() for line in chapter_18.LOG.splitlines()[5:]]
     assert len(lines) == 6
     for step, epoch, rate, *_ in lines:
         done = int(step) - 1  # a line tells of the step that was just done

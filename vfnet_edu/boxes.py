@@ -29,7 +29,10 @@ def clip(boxes: Tensor, size: tuple[float, float]) -> Tensor:
 
 # ------------------------------------------------------------------ distances to the four sides (FCOS)
 def ltrb_to_xyxy(points: Tensor, ltrb: Tensor) -> Tensor:
-    """A point and its distances to the left, top, right and bottom side -> the box.  (..., 2), (..., 4) -> (..., 4)"""
+    """A point and its distances to the left, top, right and bottom side -> the box.  (..., 2), (..., 4) -> (..., 4)
+
+    Derived in chapter 1.
+    """
     return torch.cat([points - ltrb[..., :2], points + ltrb[..., 2:]], dim=-1)
 
 

@@ -104,7 +104,8 @@ rate_at = Exercise(
 
 # What the rates of such a run would be is computed in the tests; the speeds are invented.
 LOG = """\
-12 epochs of 7330 steps of 16 images = 8 process(es) x 2 images x 1 pass(es) on cuda:0, fp32
+12 epochs of 7330 steps of 16 images
+  = 8 process(es) x 2 images x 1 pass(es) on cuda:0, fp32
 learning rate 0.01 x 16/16 images = 0.01, after 500 warm-up steps
 
   step   epoch       lr  images/s  data_share

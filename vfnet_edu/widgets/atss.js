@@ -113,7 +113,7 @@ function strip(result, strides, shown) {
 
 function render({ model, el }) {
   const W = model.get("width"), H = model.get("height"), strides = model.get("strides"), stops = [];
-  const { root, says } = panel(el, "ATSS: which points learn the object?");
+  const { root, says } = panel(el, `ATSS on ${strides.length} levels: which points learn the object?`);
   const margin = 18, clip = `ve-atss-${Math.random().toString(36).slice(2)}`;
   const plane = svg("svg", { viewBox: `${-margin} ${-margin} ${W + 2 * margin} ${H + 2 * margin}`, role: "group", "aria-label": "The image, the object and its candidates" });
   plane.append(

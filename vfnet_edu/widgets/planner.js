@@ -71,7 +71,7 @@ const timeText = (hours) => hours < 1 ? `${number(hours * 60, 0)} minutes` : hou
 
 /** The plan in words. */
 export function words(recipe, plan, gpus, batchSize, speed, step) {
-  if (!plan.perGpu) return `A batch of ${count(batchSize, "image")} does not divide into ${gpus} processes × ${plan.multiple / gpus}: training would refuse to start. Set the images per step to a multiple of ${plan.multiple}.`;
+  if (!plan.perGpu) return `A batch of ${count(batchSize, "image")} does not divide into ${count(gpus, "GPU")} × ${count(plan.multiple / gpus, "image")}: training would refuse to start. Set the images per step to a multiple of ${plan.multiple}.`;
   const passes = plan.passes === 1 ? "" : ` × ${plan.passes} passes`;
   return `${count(gpus, "GPU")} × ${count(plan.perGpu, "image")}${passes} = ${count(batchSize, "image")} a step, learning rate ${rateText(plan.rate)}; ` +
     `${count(plan.steps, "step")} an epoch, ${number(plan.all, 0)} in all; at ${number(speed, speed < 10 ? 1 : 0)} images/s per GPU that takes ${timeText(plan.hours)}. ` +
@@ -93,7 +93,7 @@ function typed(model, key, { label, min, max, stops }) {
 
 function recipeChoice(model, stops) {
   const select = html("select", { "aria-label": "recipe" });
-  for (const r of model.get("recipes")) select.append(html("option", { value: r.name }, `${r.name} (${r.ap} AP)`));
+  for (const r of model.get("recipes")) select.append(html("option", { value: r.name }, `${r.name}: ${r.ap} AP`));
   select.addEventListener("change", () => {
     const chosen = model.get("recipes").find((r) => r.name === select.value);
     model.set("images_per_gpu", chosen.images_per_gpu);
@@ -101,7 +101,7 @@ function recipeChoice(model, stops) {
     write(model, "recipe", chosen.name);
   });
   stops.push(follow(model, ["recipe"], () => (select.value = model.get("recipe"))));
-  return html("div", { class: "ve-control" }, html("span", {}, "recipe (published AP)"), select);
+  return html("div", { class: "ve-control", style: "flex:2 1 250px;max-width:none" }, html("span", {}, "recipe"), select);
 }
 
 /** Two ways to set the batch: as published, or what all GPUs hold in one pass. */
@@ -114,7 +114,7 @@ function batchButtons(model, current, stops) {
     onePass.textContent = `one pass: ${model.get("gpus")} × ${model.get("images_per_gpu")} = ${model.get("gpus") * model.get("images_per_gpu")}`;
   }));
   const row = html("div", { style: "display:flex;flex-wrap:wrap;gap:6px" }, asPublished, onePass);
-  return html("div", { class: "ve-control", style: "max-width:none" }, html("span", {}, "set images per step to"), row);
+  return html("div", { class: "ve-control", style: "flex:2 1 290px;max-width:none" }, html("span", {}, "set images per step to"), row);
 }
 
 function commandLine(text) {
@@ -128,10 +128,10 @@ function commandLine(text) {
       copy.textContent = "Selected: press Ctrl+C";
     }
   });
-  return html("div", {}, html("div", { style: "display:flex;gap:10px;align-items:center;justify-content:space-between" }, html("b", {}, "The command"), copy), text);
+  return html("div", { style: "margin-top:10px" }, html("div", { style: "display:flex;gap:10px;align-items:center;justify-content:space-between" }, html("b", {}, "The command"), copy), text);
 }
 
-const WIDE = 400, HIGH = 220, LEFT = 54;
+const WIDE = 400, HIGH = 220, LEFT = 56;
 const line = (x1, y1, x2, y2, more = {}) => svg("line", { x1, y1, x2, y2, stroke: "var(--ve-soft)", ...more });
 const decade = (t) => (10 ** t).toFixed(Math.max(0, -t));
 
@@ -169,18 +169,21 @@ function wholeRun(model, state, stops) {
     for (let e = 0; e <= plan.epochs; e += every) epochs.push(e);
     const { group, X, Y } = plot({
       width: WIDE, height: HIGH, left: LEFT,
-      x: { range: [0, plan.epochs], ticks: epochs, label: "epochs done" }, y: { range: [low, high], ticks, show: decade, label: "learning rate" },
+      x: { range: [0, plan.epochs], ticks: epochs, label: "epochs done" }, y: { range: [low, high + 0.2], ticks, show: decade },
     });
     const drops = recipe.schedule === "cosine" ? [] : recipe.drop_at;
-    const marks = drops.flatMap((e) => [line(X(e), 10, X(e), Y(low), { "stroke-dasharray": "2 3" }), svg("text", { x: X(e) - 4, y: 21, "text-anchor": "end" }, `÷10`)]);
-    if (recipe.swa_epochs) marks.push(svg("text", { x: X(plan.epochs), y: 21, "text-anchor": "end" }, "averaging"));
+    const marks = drops.flatMap((e, i) => [
+      line(X(e), 10, X(e), Y(low), { "stroke-dasharray": "2 3" }),
+      svg("text", { x: X(e) + (i ? 4 : -4), y: 20, "text-anchor": i ? "start" : "end" }, "÷10"),
+    ]);
+    if (recipe.swa_epochs) marks.push(svg("text", { x: X(plan.epochs), y: 20, "text-anchor": "end" }, "averaging"));
     const curve = svg("path", { d: path(steps.map((s, i) => [X(s / plan.steps), Y(logs[i])])), fill: "none", stroke: "var(--ve-blue)", "stroke-width": 2.5 });
     ground.replaceChildren(group, ...marks, curve);
     const rate = rateAt(recipe, plan, step), x = X(step / plan.steps), y = Y(Math.log10(rate));
     set(rule, { x1: x, x2: x });
     set(knob, { cx: x, cy: y, "aria-valuetext": `epoch ${number(step / plan.steps, 2)}, rate ${rateText(rate)}` });
   }));
-  return html("div", {}, html("div", {}, html("b", {}, "The whole run"), ", each line a tenth of the one above"), art);
+  return html("div", {}, html("div", {}, html("b", {}, "Learning rate over the run"), " (each line: a tenth)"), art);
 }
 
 /** The first steps, on a plain axis: too few to be seen in the whole run. */
@@ -193,8 +196,8 @@ function start(model, state, stops) {
     const end = Math.min(Math.max(Math.ceil(plan.warmup * 1.6), 10), plan.all), top = plan.rate * 1.15;
     const { group, X, Y } = plot({
       width: WIDE, height: HIGH, left: LEFT,
-      x: { range: [0, end], ticks: [0, plan.warmup], label: "steps done", show: (v) => number(v, 0) },
-      y: { range: [0, top], ticks: [0, plan.rate * recipe.warmup_start, plan.rate], show: (v) => (v ? rateText(v) : "0"), label: "learning rate" },
+      x: { range: [0, end], ticks: [...new Set([0, plan.warmup, end])], label: "steps done", show: (v) => number(v, 0) },
+      y: { range: [0, top], ticks: [plan.rate * recipe.warmup_start, plan.rate], show: (v) => String(Number(v.toPrecision(3))) },
     });
     const points = [];
     for (let i = 0; i <= 80; i++) points.push(Math.min(Math.round((end * i) / 80), plan.all - 1));
@@ -204,7 +207,7 @@ function start(model, state, stops) {
     art.replaceChildren(group, curve);
     set(art, { "aria-label": `The rate rises from ${rateText(plan.rate * recipe.warmup_start)} to ${rateText(plan.rate)} in ${plan.warmup} steps.` });
   }));
-  return html("div", {}, html("div", {}, html("b", {}, "Its start"), ": the warm-up"), art);
+  return html("div", {}, html("div", {}, html("b", {}, "Its first steps"), ": the warm-up"), art);
 }
 
 const KEYS = ["recipe", "gpus", "images_per_gpu", "batch_size", "images", "speed", "at"];
@@ -223,7 +226,7 @@ function render({ model, el }) {
     "div", { class: "ve-controls" },
     recipeChoice(model, stops),
     slider(model, "gpus", { label: "GPUs", min: 1, max: 64, step: 1, show: whole, stops }),
-    slider(model, "images_per_gpu", { label: "images per GPU and pass", min: 1, max: 16, step: 1, show: whole, stops }),
+    slider(model, "images_per_gpu", { label: "images per GPU", min: 1, max: 16, step: 1, show: whole, stops }),
     typed(model, "batch_size", { label: "images per step", min: 1, max: 1024, stops }),
     batchButtons(model, current, stops),
     slider(model, "speed", { label: "images/s per GPU, measured", min: 1, max: 100, step: 1, show: whole, stops }),

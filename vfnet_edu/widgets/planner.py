@@ -60,7 +60,7 @@ class TrainingPlanner(anywidget.AnyWidget):
     batch_size = traitlets.Int(16, min=1, max=1024, help="images of a step, all GPUs and passes").tag(sync=True)
     images = traitlets.Int(COCO_IMAGES, min=1, max=10_000_000, help="training images").tag(sync=True)
     speed = traitlets.Float(12.0, min=0.1, max=100.0, help="images per second and GPU, measured").tag(sync=True)
-    at = traitlets.Float(0.0, min=0.0, max=1.0, help="where the cursor stands, share of the run").tag(sync=True)
+    at = traitlets.Float(0.25, min=0.0, max=1.0, help="where the cursor stands, share of the run").tag(sync=True)
 
     @traitlets.default("recipes")
     def _published(self) -> list[dict]:

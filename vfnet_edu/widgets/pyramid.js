@@ -89,7 +89,8 @@ function scene(model) {
   const bright = (make, stroke = "var(--ve-blue)") => [make({ stroke: "#fff", "stroke-width": 5, "stroke-opacity": 0.75 }), make({ stroke, "stroke-width": 2.5 })];
 
   area.append(svg("rect", { width: WIDE, height: frame[1] * k, fill: "var(--ve-panel)" }), svg("image", { href: model.get("image"), width: w * k, height: h * k, preserveAspectRatio: "none" }));
-  const still = svg("g", { "pointer-events": "none" }), moving = svg("g"), cursor = svg("g");
+  const still = svg("g", { "pointer-events": "none" }), moving = svg("g", { "pointer-events": "none" });
+  const cursor = svg("g", { style: "outline: none" }); // its focus shows on the cell, not around the larger area to touch
   draggable(cursor, area, {
     label: "cell",
     drag: () => {}, // the whole picture follows the pointer
@@ -98,9 +99,9 @@ function scene(model) {
       moveTo(model, level, (column + dx + 0.5) * stride, (row + dy + 0.5) * stride);
     },
   });
-  moving.setAttribute("pointer-events", "none");
   area.append(still, cursor, moving);
   pointed(area, (x, y) => moveTo(model, chosen(model).level, x / k, y / k));
+  for (const kind of ["focus", "blur"]) cursor.addEventListener(kind, draw);
 
   function draw() {
     const { stride, shape, row, column, index, from, to, point } = chosen(model);
@@ -119,11 +120,12 @@ function scene(model) {
     const cell = [point[0], point[1], point[0] + stride, point[1] + stride], [x, y] = point.map((v) => v * k);
     const middle = [x + (stride * k) / 2, y + (stride * k) / 2];
     cursor.replaceChildren(svg("circle", { cx: middle[0], cy: middle[1], r: Math.max(24, stride * k * 0.75), fill: "transparent" }), ...bright((more) => rect(cell, more), "var(--ve-orange)"));
+    if (cursor.matches(":focus")) cursor.append(rect(cell, { stroke: "var(--ve-orange)", "stroke-width": 6 }));
     set(cursor, { "aria-valuemin": 0, "aria-valuemax": to - from - 1, "aria-valuenow": index - from, "aria-valuetext": `row ${row}, column ${column}, ${model.get("classes")[rows[index][5]]} ${number(rows[index][4], 2)}` });
 
     const box = rows[index], [object] = nearest(box, objects);
     const ends = { l: [box[0] * k, y], t: [x, box[1] * k], r: [box[2] * k, y], b: [x, box[3] * k] };
-    const long = Object.entries(ends).filter(([, [ex, ey]]) => Math.hypot(ex - x, ey - y) > 26); // room for its letter
+    const long = Object.entries(ends).filter(([, [ex, ey]]) => Math.hypot(ex - x, ey - y) > 34); // room for its letter
     const letters = long.map(([side, [ex, ey]]) => {
       const at = { x: clamp((x + ex) / 2 + (ey === y ? 0 : 9), 8, WIDE - 8), y: clamp((y + ey) / 2 + (ey === y ? -5 : 4), 12, frame[1] * k - 4), "text-anchor": "middle" };
       return svg("text", { ...at, style: "font-weight: 700; fill: #000; paint-order: stroke; stroke: #fff; stroke-width: 4px" }, side);
@@ -142,7 +144,7 @@ function scene(model) {
 /** The scores of all levels as maps with cells of one size: fine levels are large here, coarse ones small. */
 function maps(model) {
   const strides = model.get("strides"), shapes = model.get("shapes"), starts = levelStarts(shapes), rows = model.get("rows");
-  const side = 250 / shapes[0][1], gap = 16, head = 18;
+  const side = 250 / shapes[0][1], gap = 16, head = 24;
   let below = 0;
   const corners = shapes.map(([h], i) => {
     if (i === 0) return [0, head];
@@ -150,14 +152,14 @@ function maps(model) {
     below += h * side + head + 4;
     return corner;
   });
-  const width = shapes[0][1] * side + (shapes.length > 1 ? gap + Math.max(shapes[1][1] * side, 60) : 0) + 2;
+  const width = shapes[0][1] * side + (shapes.length > 1 ? gap + Math.max(shapes[1][1] * side, 90) : 0) + 2;
   const height = Math.max(shapes[0][0] * side + head, below) + 2;
   const area = svg("svg", { viewBox: `-1 0 ${width} ${height}`, role: "img", "aria-label": "scores of all cells of all levels", style: "width: 100%" });
   const marks = svg("g");
 
   shapes.forEach(([h, w], i) => {
     const [left, top] = corners[i];
-    area.append(svg("text", { x: left, y: top - 5 }, `${title(strides[i])}: ${h} × ${w}`));
+    area.append(svg("text", { x: left, y: top - 6, style: "font-size: 17px" }, `${title(strides[i])}: ${h} × ${w}`));
     for (let n = 0; n < h * w; n++) {
       const at = { x: left + (n % w) * side, y: top + Math.floor(n / w) * side, width: side, height: side };
       area.append(svg("rect", { ...at, fill: "var(--ve-blue)", "fill-opacity": rows[starts[i] + n][4], stroke: "var(--ve-line)", "stroke-width": 0.5 }));

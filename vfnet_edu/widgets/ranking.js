@@ -52,27 +52,26 @@ function strip(model, state, go, stops) {
   const { group, X, Y } = plot({
     width, height, top: 16,
     x: { range: [0.3, most + 0.7], ticks: [1, 5, 10, 15, 20, 25, 30].filter((t) => t <= most), label: "rank: 1 is kept by NMS" },
-    y: { range: [0.4, 1], ticks: [0.4, 0.6, 0.8, 1], label: "IoU with the true box", show: (v) => number(v, 1) },
+    y: { range: [0.4, 1], ticks: [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1], label: "IoU with the true box", show: (v) => number(v, 1) },
   });
   const art = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const step = X(2) - X(1);
-  const bars = Array.from({ length: most }, (_, i) => svg("rect", { x: X(i + 1) - 0.38 * step, width: 0.76 * step }));
+  const dots = Array.from({ length: most }, (_, i) => svg("circle", { cx: X(i + 1), stroke: "var(--ve-ground)" }));
   const star = svg("text", { "text-anchor": "middle" }, "best");
-  const pointer = svg("path", { fill: "currentColor" });
+  const pointer = svg("path", { stroke: "var(--ve-orange)", "stroke-width": 2 });
   const catcher = svg("rect", { x: X(0.5), width: X(most + 0.5) - X(0.5), y: 0, height: height - 20, fill: "transparent", style: "cursor:pointer" });
   const pick = (event) => go(Math.round(1 + (position(art, event)[0] - X(1)) / step));
   catcher.addEventListener("pointerdown", (event) => (catcher.setPointerCapture(event.pointerId), pick(event)));
   catcher.addEventListener("pointermove", (event) => catcher.hasPointerCapture(event.pointerId) && pick(event));
-  art.append(group, ...bars, star, pointer, catcher);
+  art.append(group, ...dots, star, pointer, catcher);
   stops.push(follow(model, ["scene", "ranker", "rank"], () => {
     const { scene, rank, indices, best } = state();
-    bars.forEach((bar, i) => {
-      const value = scene.ious[indices[i]];
-      set(bar, { y: value ? Y(value) : Y(0.4), height: value ? Y(0.4) - Y(value) : 0, fill: i + 1 === rank ? "var(--ve-orange)" : i + 1 === best ? "var(--ve-green)" : "var(--ve-blue)", opacity: i + 1 === rank || i + 1 === best ? 1 : 0.5 });
+    dots.forEach((dot, i) => {
+      dot.style.display = i < indices.length ? "" : "none";
+      if (i < indices.length) set(dot, { cy: Y(scene.ious[indices[i]]), r: i + 1 === rank ? 7 : 4.5, fill: i + 1 === rank ? "var(--ve-orange)" : i + 1 === best ? "var(--ve-green)" : "var(--ve-blue)" });
     });
-    set(star, { x: X(best), y: Y(scene.ious[indices[best - 1]]) - 4 });
-    const x = X(rank), y = Y(0.4) + 2;
-    pointer.setAttribute("d", `M${x} ${y}l5 7h-10z`);
+    set(star, { x: X(best), y: Y(scene.ious[indices[best - 1]]) - 9 });
+    pointer.setAttribute("d", `M${X(rank)} ${Y(0.4)}V${Y(scene.ious[indices[rank - 1]]) + 7}`);
     art.setAttribute("aria-label", `IoU by rank: ${indices.map((i) => number(scene.ious[i])).join(", ")}`);
   }));
   return art;

@@ -60,7 +60,6 @@ export function toGrid([px, py], [l, t, r, b], stride) {
 }
 
 const short = (x) => String(Number(x.toFixed(2))).replace("-", "−");
-const pair = (dy, dx) => `(${number(dy)}, ${number(dx)})`;
 
 /** What the state means, in words. */
 export function words(point, ltrb, stride) {
@@ -141,26 +140,29 @@ function photograph(model, stops) {
     handles.forEach((handle, i) => set(handle, { "aria-valuenow": ltrb[i], "aria-valuemax": room[i], "aria-valuetext": `${short(ltrb[i])} pixels from the point` }));
     set(taps[4], { "aria-valuemin": 0, "aria-valuemax": width, "aria-valuenow": x, "aria-valuetext": `x ${x}, y ${y}` });
   }));
-  return html("div", { style: `flex:1 1 ${width}px;max-width:${width}px` }, art);
+  return html("div", { style: `flex:1 1 320px;max-width:${width}px` }, art);
 }
 
 function table(model, stops) {
   const cells = Array.from({ length: 9 }, (_, k) => {
-    const value = html("span", { style: "white-space:nowrap" });
-    return { value, cell: html("td", { style: "padding:3px 5px" }, html("b", { style: "color:var(--ve-soft)" }, k + 1), html("br"), value) };
+    const [dy, dx] = [0, 1].map(() => html("span", { style: "white-space:nowrap" })); // a narrow cell breaks between them
+    return { dy, dx, cell: html("td", { style: "padding:2px 4px" }, html("b", { style: "color:var(--ve-soft)" }, k + 1), html("br"), dy, " ", dx) };
   });
   const rows = WAYS.map((_, i) => html("tr", {}, ...cells.slice(3 * i, 3 * i + 3).map(({ cell }) => cell)));
   stops.push(follow(model, ["ltrb", "stride"], () => {
     const offsets = starOffsets(model.get("ltrb"), model.get("stride"));
-    cells.forEach(({ value }, k) => (value.textContent = pair(offsets[2 * k], offsets[2 * k + 1])));
+    cells.forEach(({ dy, dx }, k) => {
+      dy.textContent = `(${short(offsets[2 * k])},`;
+      dx.textContent = `${short(offsets[2 * k + 1])})`;
+    });
   }));
   const caption = html("caption", { style: "text-align:left;color:inherit" }, html("b", {}, "Offsets"), " (dy, dx) of taps 1 to 9, in cells");
-  return html("table", { style: "margin-top:0" }, caption, html("tbody", {}, ...rows));
+  return html("table", { style: "margin:0;width:100%;max-width:330px;table-layout:fixed" }, caption, html("tbody", {}, ...rows));
 }
 
 /** Nine squares in the colours that were read, each with its brightness from 0 to 255. */
 function swatches(title, mark) {
-  const side = 36, art = svg("svg", { viewBox: `0 0 ${3 * side} ${3 * side}`, style: "width:132px", role: "img" });
+  const side = 36, art = svg("svg", { viewBox: `0 0 ${3 * side} ${3 * side}`, style: "width:108px", role: "img" });
   const squares = Array.from({ length: 9 }, (_, k) => {
     const [x, y] = [(k % 3) * side, Math.floor(k / 3) * side];
     const rect = svg("rect", { x, y, width: side, height: side, stroke: "var(--ve-ground)", "stroke-width": 2 });
@@ -182,8 +184,8 @@ function swatches(title, mark) {
 }
 
 function readings(model, stops) {
-  const star = swatches("The star reads", svg("circle", { r: 6, fill: STAR, stroke: RIM }));
-  const grid = swatches("The grid reads", svg("rect", { x: -5, y: -5, width: 10, height: 10, fill: GRID, stroke: RIM }));
+  const star = swatches("Star reads", svg("circle", { r: 6, fill: STAR, stroke: RIM }));
+  const grid = swatches("Grid reads", svg("rect", { x: -5, y: -5, width: 10, height: 10, fill: GRID, stroke: RIM }));
   const maps = {};
   let pixels = null;
   const draw = () => {
@@ -196,7 +198,7 @@ function readings(model, stops) {
   };
   stops.push(follow(model, ["point", "ltrb", "stride", "grid"], draw));
   decode(model.get("image"), model.get("size")).then((decoded) => (pixels = decoded)).then(draw);
-  return html("div", { style: "display:flex;flex-wrap:wrap;gap:8px 16px;margin-top:8px" }, star.element, grid.element);
+  return html("div", { style: "display:flex;flex-wrap:wrap;gap:8px 14px;margin-top:8px" }, star.element, grid.element);
 }
 
 function render({ model, el }) {
@@ -207,7 +209,7 @@ function render({ model, el }) {
     choice(model, "stride", { label: "stride", options: STRIDES.map((s) => [s, `${s} px`]), stops }),
     choice(model, "grid", { label: "3x3 grid", options: [[true, "shown"], [false, "hidden"]], stops }),
   );
-  const numbers = html("div", { style: "flex:1 1 270px" }, table(model, stops), readings(model, stops));
+  const numbers = html("div", { style: "flex:1 1 236px" }, table(model, stops), readings(model, stops));
   root.append(controls, html("div", { class: "ve-row" }, photograph(model, stops), numbers), says);
   stops.push(follow(model, ["point", "ltrb", "stride"], () => {
     says.textContent = words(...["point", "ltrb", "stride"].map((key) => model.get(key)));

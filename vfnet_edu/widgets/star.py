@@ -12,7 +12,7 @@ from PIL import Image
 from vfnet_edu.ops.star import star_offsets
 from vfnet_edu.widgets.front_end import STYLE, script
 
-LARGEST = 448  # pixels along a side: what a page shows, in a JPEG of some 30 kB
+LARGEST = 450  # pixels along a side: what a page shows, in a JPEG of some 30 kB
 
 
 class StarExplorer(anywidget.AnyWidget):
@@ -55,7 +55,7 @@ class StarExplorer(anywidget.AnyWidget):
 
 def fit(photo: Image.Image) -> Image.Image:
     """Not larger than :data:`LARGEST`, and whole cells of 32 pixels: what is over at the right and below is cut off."""
-    factor = min(1.0, (LARGEST + 31) / max(photo.size))
+    factor = min(1.0, LARGEST / max(photo.size))
     width, height = (round(side * factor) for side in photo.size)
     photo = photo.resize((width, height))
     return photo.crop((0, 0, width // 32 * 32, height // 32 * 32))
