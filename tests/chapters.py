@@ -34,7 +34,7 @@ def solutions(notebook) -> dict[str, str]:
         names = [t for t in tags(cell) if t.startswith("exercise-") and t != "exercise-needs"]
         if names:
             waiting = names[0]
-        elif waiting and cell.cell_type == "markdown" and cell.source.startswith("<details><summary>Solution</summary>"):
+        elif waiting and cell.source.startswith("<details><summary>Solution</summary>"):
             found[waiting] = "\n".join(re.findall(r"```python\n(.*?)```", cell.source, re.S))
             waiting = None
     return found

@@ -23,7 +23,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "evaluate predict",
     "train check doctor convert summary < bench.star bench.model bench.data bench.losses",
     "widgets.front_end < widgets.pyramid widgets.atss widgets.loss widgets.ranking widgets.star widgets.planner",
-    "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 exercises.chapter_18",
+    "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 "
+    "exercises.chapter_18",
     "bench.__main__",
     "__main__",
 ]

@@ -27,6 +27,8 @@ def atss(anchors: Tensor, level_sizes: list[int], gt_boxes: Tensor, topk: int = 
 
     Source: Zhang et al. 2020 (ATSS), algorithm 1.  The standard deviation is the unbiased one, over the candidates
     of all levels together.  A box may end with no anchor at all: nothing is forced.
+
+    Derived in chapter 6.
     """
     if len(gt_boxes) == 0:
         return anchors.new_full((len(anchors),), BACKGROUND, dtype=torch.int64)

@@ -43,6 +43,8 @@ def varifocal_loss(
 
     `target` is q: the IoU of the predicted box at the true class of a positive, 0 everywhere else.  Its minimum at
     a positive is q H(q), not 0, so the loss may rise while the boxes improve.  p^gamma is not detached.
+
+    Derived in chapter 9.
     """
     positive = target > 0
     negative_weight = alpha * logits.sigmoid() ** gamma

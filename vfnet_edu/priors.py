@@ -9,8 +9,8 @@ from torch import Tensor
 def grid_points(size: tuple[int, int], stride: int, offset: float = 0.0, device=None) -> Tensor:
     """Image coordinates of every cell of a map of `size` = (H, W).  -> (H*W, 2) as (x, y) pixels, row by row
 
-    Derived in chapter 1.  `offset` in cells: 0 is the corner of the cell (VFNet, ATSS, RetinaNet, RepPoints: released weights were trained
-    without a half-stride shift), 0.5 its centre (FoveaBox).
+    `offset` in cells: 0 is the corner of the cell (VFNet, ATSS, RetinaNet, RepPoints: released weights were trained
+    without a half-stride shift), 0.5 its centre (FoveaBox).  Derived in chapter 1.
     """
     h, w = size
     y, x = torch.meshgrid(

@@ -388,7 +388,7 @@ def vfnet_small() -> Recipe:
 
 
 def vfnet_tiny() -> Recipe:
-    """`vfnet_small` with a narrower backbone, half as many weights, trained longer: the model the chapters look into."""
+    """`vfnet_small` with a narrower backbone, half as many weights, trained longer: the chapters look into it."""
     base = vfnet_small()
     return replace(
         base, name="vfnet_tiny", backbone=replace(base.backbone, width=20), optim=replace(base.optim, epochs=10)

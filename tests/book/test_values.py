@@ -25,7 +25,8 @@ def test_prose_says_what_was_measured(path, executed):
     for printed, key in numbers(notebook):
         if key and key not in GIVEN:
             value, tolerance = results[key] if isinstance(results[key], tuple) else (results[key], half_unit(printed))
-            assert abs(value_of(printed) - value) <= tolerance * (1 + 1e-9), f"prose says {printed}, measured {key} = {value}"
+            close = abs(value_of(printed) - value) <= tolerance * (1 + 1e-9)
+            assert close, f"prose says {printed}, measured {key} = {value}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -96,7 +96,8 @@ def alike(a, b, tolerance: float) -> bool:
 def kind(value) -> str:
     """What an answer is, in words a reader can act on; answers of different kinds are never alike."""
     if isinstance(value, Tensor):
-        return "a number" if value.dim() == 0 and value.dtype != torch.bool else f"a tensor of shape {tuple(value.shape)}"
+        scalar = value.dim() == 0 and value.dtype != torch.bool
+        return "a number" if scalar else f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, int | float) or (hasattr(value, "ndim") and value.ndim == 0):  # a number of numpy, too

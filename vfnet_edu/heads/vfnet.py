@@ -98,7 +98,7 @@ class VFNetHead(nn.Module):
 
     # ------------------------------------------------------------------ predict
     def forward(self, pyramid: list[Tensor]) -> VFNetOutput:
-        """L maps (B, C, H, W) -> predictions at all P points of all levels"""
+        """L maps (B, C, H, W) -> predictions at all P points of all levels.  (The star: chapter 11.)"""
         config = self.config
         cls = [self.cls_tower(x) for x in pyramid]  # (B, C, H, W) each
         reg = [self.reg_tower(x) for x in pyramid]

@@ -116,6 +116,8 @@ def star_offsets(ltrb: Tensor, stride: int) -> Tensor:
 
     Returns:
         (B, 18, H, W) in cells: (dy, dx) of the nine taps, row by row, as displacement from the regular 3x3 grid.
+
+    Derived in chapter 11.
     """
     left, top, right, bottom = (ltrb / stride).unbind(1)
     zero = torch.zeros_like(left)

@@ -45,6 +45,8 @@ def star_axes(ltrb: Tensor, stride: int) -> tuple[tuple[Tensor, ...], tuple[Tens
 
     Returns:
         rows (y - t, y, y + b) and columns (x - l, x, x + r), each of shape (B, H, W).
+
+    Derived in chapter 11.
     """
     left, top, right, bottom = (ltrb / stride).unbind(1)
     height, width = ltrb.shape[2:]

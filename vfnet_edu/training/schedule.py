@@ -42,6 +42,8 @@ def batch_shape(config: DataConfig, world: int) -> tuple[int, int]:
 
     Raises:
         UserError: the batch does not divide.
+
+    Explained in chapter 18.
     """
     per_gpu = max(min(config.images_per_gpu, config.batch_size // world), 1)
     passes, rest = divmod(config.batch_size, per_gpu * world)

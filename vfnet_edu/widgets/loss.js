@@ -42,7 +42,7 @@ export function words(p, q, alpha, gamma) {
   const at = q > 0 ? `At p = ${number(p, 3)}, q = ${number(q)}` : `Background at p = ${number(p, 3)}`;
   const pushes = `${at}: VFL pushes the logit ${push(vfl)}, QFL ${push(qfl)}, FL ${push(fl)}.`;
   if (q === 0) return `${pushes} On background VFL and FL are the same loss.`;
-  if (Math.abs(p - q) < 0.0025) return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${number(varifocal(q === 1 ? 1 : p, q, alpha, gamma))}; FL goes on towards 1.`;
+  if (Math.abs(p - q) < 0.0025) return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${number(varifocal(p, q, alpha, gamma))}; FL goes on towards 1.`;
   if (p > q) return `${pushes} The score is higher than the box is good: VFL and QFL lower it, FL still raises it.`;
   return `${pushes} The score is lower than the box is good: all three raise it.`;
 }
