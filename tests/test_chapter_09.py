@@ -117,6 +117,7 @@ def test_rankings_of_the_page(tmp_path):
     )
     assert "Ranked by the true IoU, number 1 is the best box" in said[1]
     assert javascript(tmp_path, "ranking", "m.order(data)", [0.5, 0.9, 0.5]) == [1, 0, 2]  # ties keep their order
+    assert javascript(tmp_path, "ranking", "m.view(data)", made) == [0, 0, 40]  # around the object, inside the image
 
 
 # ------------------------------------------------------------------ exercises

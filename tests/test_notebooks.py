@@ -10,8 +10,6 @@ import nbformat
 import pytest
 from chapters import GIVEN, NOTEBOOKS, code_cells, exercise_names, numbers, read, solutions, tags, value_of
 
-import vfnet_edu as vf
-
 chapters = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 COLAB = """# On Colab this installs the package; anywhere else it does nothing.
 import sys

@@ -272,7 +272,8 @@ def diverged(folder: Path, at: dict, lr: float, terms: dict[str, float], targets
     """A loss is not finite: say where, and keep what is needed to look into it."""
     images = [t["image_id"] for t in targets]
     what = ", ".join(f"{k} {v:g}" for k, v in terms.items())
-    (folder / "diverged.json").write_text(json.dumps({**at, "lr": lr, "losses": str(terms), "image_ids": images}))
+    with contextlib.suppress(OSError):  # another machine of the run may not have the folder
+        (folder / "diverged.json").write_text(json.dumps({**at, "lr": lr, "losses": str(terms), "image_ids": images}))
     return UserError(
         f"step {at['step']}: the loss is not finite ({what}) on images {images}; the weights before it are sound",
         remedy="try half the --optim.lr, or --optim.clip-norm 35; diverged.json has the batch",

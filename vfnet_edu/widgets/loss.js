@@ -169,10 +169,10 @@ function render({ model, el }) {
   const { root, says } = panel(el, "Loss explorer");
   const controls = html(
     "div", { class: "ve-controls" },
-    slider(model, "q", { label: "target q (IoU; 0: background)", min: 0, max: 1, step: 0.01, stops }),
+    slider(model, "q", { label: "target q (0: background)", min: 0, max: 1, step: 0.01, stops }),
     slider(model, "p", { label: "score p", min: 0.005, max: 0.995, step: 0.005, show: (v) => number(v, 3), stops }),
-    slider(model, "alpha", { label: "α, weight of background", min: 0, max: 1, step: 0.05, stops }),
-    slider(model, "gamma", { label: "γ, focusing power", min: 0, max: 4, step: 0.25, stops }),
+    slider(model, "alpha", { label: "α (background)", min: 0, max: 1, step: 0.05, stops }),
+    slider(model, "gamma", { label: "γ (focusing)", min: 0, max: 4, step: 0.25, stops }),
   );
   root.append(controls, html("div", { class: "ve-row" }, curves(model, stops), landscapes(model, stops)), says);
   const keys = ["p", "q", "alpha", "gamma"];

@@ -10,6 +10,13 @@ export function ranking(scene, ranker) {
   return { indices, best, first: scene.ious[indices[0]] };
 }
 
+/** The square of the image that shows the object with some of its surroundings: [x, y, side]. */
+export function view({ truth: [x1, y1, x2, y2], size }) {
+  const side = Math.min(Math.max(2 * Math.max(x2 - x1, y2 - y1), 40), ...size);
+  const from = (low, high, length) => clamp((low + high - side) / 2, 0, length - side);
+  return [from(x1, x2, size[0]), from(y1, y2, size[1]), side];
+}
+
 /** "the true IoU", "the focal score" */
 const called = (ranker) => (ranker === "iou" ? "the true IoU" : `the ${ranker} score`);
 
@@ -25,21 +32,18 @@ export function words(scene, ranker, rank) {
 }
 
 function picture(model, state, stops) {
-  const [w, h] = model.get("scenes")[0].size;
-  const art = svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", style: "width:100%;border:1px solid var(--ve-line)" });
-  const photo = svg("image", { width: w, height: h, preserveAspectRatio: "none" });
-  const box = (ink, width, dash) => [
-    svg("rect", { fill: "none", stroke: "#000", "stroke-width": width + 1.2, "stroke-opacity": 0.65 }),
-    svg("rect", { fill: "none", stroke: ink, "stroke-width": width, "stroke-dasharray": dash }),
-  ];
-  const truth = box("#7ee0c0", 1, "3 2"), mine = box("#ffb000", 1.4, null); // on a photograph: the same in light and dark
+  const art = svg("svg", { role: "img", style: "width:100%;border:1px solid var(--ve-line);overflow:hidden" });
+  const photo = svg("image", { preserveAspectRatio: "none" });
+  const outline = (stroke, width, more) => svg("rect", { fill: "none", stroke, "stroke-width": width, "vector-effect": "non-scaling-stroke", ...more });
+  const box = (ink, width, dash) => [outline("#000", width + 2.5, { "stroke-opacity": 0.65 }), outline(ink, width, { "stroke-dasharray": dash })];
+  const truth = box("#7ee0c0", 2, "6 4"), mine = box("#ffb000", 3, null); // on a photograph: the same in light and dark
   art.append(photo, ...truth, ...mine);
   stops.push(follow(model, ["scene", "ranker", "rank"], () => {
     const { scene, rank, indices } = state();
     const place = (rects, [x1, y1, x2, y2]) => rects.forEach((r) => set(r, { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }));
-    set(photo, { href: scene.image });
-    set(art, { viewBox: `0 0 ${scene.size[0]} ${scene.size[1]}` });
-    set(photo, { width: scene.size[0], height: scene.size[1] });
+    const [x, y, side] = view(scene);
+    set(art, { viewBox: `${x} ${y} ${side} ${side}` });
+    set(photo, { href: scene.image, width: scene.size[0], height: scene.size[1] });
     place(truth, scene.truth);
     place(mine, scene.boxes[indices[rank - 1]]);
     art.setAttribute("aria-label", `A ${scene.what}: the true box, dashed, and candidate number ${rank}, IoU ${number(scene.ious[indices[rank - 1]])}`);
