@@ -28,7 +28,7 @@ NEEDS = {  # module -> what it is for
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="execute only notebooks whose name starts so; warnings are no errors")
+    parser.add_argument("--only", default="", help="execute only notebooks whose name starts so; let warnings pass")
     parser.add_argument("--out", type=Path, default=ROOT / "book", help="the folder that _build/html is made in")
     args = parser.parse_args(argv)
 
@@ -52,7 +52,7 @@ def check_tools() -> None:
 
 
 def build(out: Path, only: str) -> None:
-    """Jupyter Book with book/_config.yml and what stands elsewhere; leaves through SystemExit if that fails."""
+    """Jupyter Book with book/_config.yml and what stands elsewhere; leaves if that fails."""
     import yaml
     from jupyter_book.cli.main import main as jupyter_book
 
@@ -70,7 +70,10 @@ def build(out: Path, only: str) -> None:
 
     command = ["build", str(ROOT), "--config", str(out / "config.yml"), "--toc", str(ROOT / "book/_toc.yml")]
     command += ["--path-output", str(out.parent), "--all", *([] if only else ["-W", "-n", "--keep-going"])]
-    jupyter_book(command, standalone_mode=False)
+    try:
+        jupyter_book(command, standalone_mode=False)
+    except RuntimeError:  # what happened is printed already
+        sys.exit("error: the book was not built: see above")
 
 
 def notebooks(only: str = "") -> list[Path]:
@@ -85,7 +88,7 @@ def package_hash() -> str:
 
 
 def check_executed(out: Path, only: str) -> None:
-    """A page whose code never ran looks almost like one whose code did.  Leaves the executed notebooks for the tests."""
+    """A page whose code never ran looks almost like one whose code did.  The tests read what is written here."""
     import nbformat
     from jupyter_cache import get_cache
 

@@ -1,13 +1,13 @@
 """Each explorer of each chapter, without a kernel: moved by mouse, keyboard and finger, it says something else."""
 
 import pytest
-from conftest import listen, settle
+from built import listen, settle
 
 RANGE, HANDLE = "input[type=range]", "[role=slider]:not(input)"
 
 
 @pytest.fixture
-def explorers(browser, site, chapter):
+def explorers(site, browser, chapter):
     """The panels of a chapter, on a screen that can be touched."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, has_touch=True)
     page = context.new_page()

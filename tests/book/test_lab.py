@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import listen
+from built import listen
 
 CELLS = [
     """import ipywidgets
@@ -23,7 +23,8 @@ plain""",
     'print("python", "sees", plain.value, ours.q)',
     'ours.q = 0.25\nplain.value = 77\nprint("python", "has", "spoken")',
 ]
-STILL = '{"news": false, "checkForUpdates": false, "fetchNews": "false"}'
+CODE = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+STILL = '{"checkForUpdates": false, "fetchNews": "false"}'  # the server, too, asks nobody
 
 
 @pytest.fixture
@@ -33,10 +34,7 @@ def lab(tmp_path, checkout_on_path):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} not installed")
     notebook = {
-        "cells": [
-            {"cell_type": "code", "id": f"cell-{i}", "metadata": {}, "source": text, "outputs": [], "execution_count": None}
-            for i, text in enumerate(CELLS)
-        ],
+        "cells": [CODE | {"id": f"cell-{i}", "source": text} for i, text in enumerate(CELLS)],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         "nbformat": 4,
         "nbformat_minor": 5,

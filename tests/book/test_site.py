@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from conftest import CHAPTERS, ROOT, SITE, anchors, listen, settle
+from built import CHAPTERS, ROOT, SITE, anchors, listen, settle
 
 
 def test_quiet_and_alone(seen, page):
@@ -54,7 +54,7 @@ def test_colab(seen, chapter):
     assert (ROOT / notebook).exists() and wanted in seen(chapter)["links"]
 
 
-def test_the_start_page_leads_on(browser, site):
+def test_the_start_page_leads_on(site, browser):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
     page.wait_for_url("**/book/intro.html")
@@ -62,7 +62,7 @@ def test_the_start_page_leads_on(browser, site):
     page.close()
 
 
-def test_over_http(browser, site):
+def test_over_http(site, browser):
     """A chapter from a web server: nothing that works only from files, or only from a server."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
