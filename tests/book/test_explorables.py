@@ -23,8 +23,8 @@ def explorers(site, browser, chapter):
 
 
 def controls(explorer):
-    """The first slider and the first handle of a picture, if it has them: at least one."""
-    found = [explorer.locator(kind).first for kind in (RANGE, HANDLE) if explorer.locator(kind).count()]
+    """The first handle of a picture and the first slider, if it has them: at least one."""
+    found = [explorer.locator(kind).first for kind in (HANDLE, RANGE) if explorer.locator(kind).count()]
     assert found, "an explorer without anything to move"
     return found
 
@@ -41,7 +41,7 @@ def way(control) -> tuple[float, float, float, float]:
     y = box["y"] + box["height"] / 2
     if control.evaluate("e => e.tagName !== 'INPUT'"):
         x = box["x"] + box["width"] / 2
-        return x, y, x + 47, y + 31
+        return x, y, x + 41, y + 23
     at = control.evaluate("e => (e.value - e.min) / (e.max - e.min)")
     left, width = box["x"] + 8, box["width"] - 16  # the middle of the thumb stays inside
     return left + at * width, y, left + (0.2 if at > 0.5 else 0.8) * width, y

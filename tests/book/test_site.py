@@ -80,3 +80,15 @@ def test_over_http(site, browser):
         assert page.evaluate("document.documentElement.dataset.anyhost") in ("ready", None)
         page.close()
         server.shutdown()
+
+
+def test_menus_on_a_phone(site, browser):
+    """The two sidebars, which a phone hides, come when they are called."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((site / CHAPTERS[0]).as_uri())
+    settle(page)
+    for button, link in (("primary", "nav a[href$='notation.html']"), ("secondary", "nav a[href^='#']")):
+        page.locator(f".{button}-toggle").first.click()
+        page.locator(f"#pst-{button}-sidebar-modal {link}").first.wait_for(timeout=5000)
+        page.keyboard.press("Escape")
+    page.close()

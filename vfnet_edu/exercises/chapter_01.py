@@ -117,6 +117,10 @@ box = Exercise(
             "Left is taken for top: the first and the third distance are horizontal and belong to x.",
         ),
         (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb)[[0, 2, 1, 3]],
+            "The four numbers are right, their order is not. A box is x1, y1, x2, y2: one corner, then the other.",
+        ),
+        (
             _all_added,
             "You add all four. Left and top are distances *back* from the point: subtract them.",
         ),
@@ -145,7 +149,7 @@ candidates = Exercise(
     name="candidates",
     reference=_candidates,
     cases=[
-        (torch.tensor([[2.0, 1.0, -3.0], [-2.0, -2.5, -4.0], [0.0, 3.0, -0.1]]), 0.5),
+        (torch.tensor([[2.0, 1.0, -3.0], [-2.0, -2.5, -4.0], [0.0, 3.0, -0.25]]), 0.5),
         (torch.tensor([[0.0, -0.4], [-0.4, 0.3], [1.5, 1.4], [-6.0, -5.0]]), 0.4),
         (torch.tensor([[-1.0, 0.2], [0.0, 0.6]]), 0.5),
     ],

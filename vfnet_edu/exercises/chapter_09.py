@@ -52,6 +52,14 @@ minimum = Exercise(
             lambda q: (q * entropy(q), q),
             "Both numbers are right, in the wrong order: first the score p, then the loss there.",
         ),
+        (
+            lambda q: (q, q * entropy(q) / math.log(2)),
+            "The place is right, and the loss is in bits. These losses use the natural logarithm: math.log.",
+        ),
+        (
+            lambda q: (q, -q * q * math.log(q)),
+            "You have kept the first half of BCE. Its second half, -(1 - q) log(1 - p), is not 0 at p = q.",
+        ),
     ],
     right="The loss of a positive is least at p = q, and q H(q) is left there. Only q = 1 brings it to 0.",
     hint="Set q (p - q) = 0 for the place, then put that p into q BCE(p, q).",
@@ -93,6 +101,16 @@ def _weighted_by(weight) -> Callable:
     return answer
 
 
+def _power_with_respect_to_p(z: Tensor, q: Tensor) -> Tensor:
+    p = z.sigmoid()
+    return torch.where(q > 0, q * (p - q), ALPHA * p ** (GAMMA - 1) * (p * p - GAMMA * torch.log1p(-p)))
+
+
+def _minus_for_plus(z: Tensor, q: Tensor) -> Tensor:
+    p = z.sigmoid()
+    return torch.where(q > 0, q * (p - q), ALPHA * p**GAMMA * (p + GAMMA * (1 - p) * torch.log1p(-p)))
+
+
 def _only_positive(z: Tensor, q: Tensor) -> Tensor:
     return q * (z.sigmoid() - q)
 
@@ -122,6 +140,23 @@ gradient = Exercise(
         (
             _weighted_by(lambda p, q: 1.0),
             "That is the plain cross-entropy of a positive: its weight q is missing.",
+        ),
+        (
+            _power_with_respect_to_p,
+            "For background you have differentiated p^gamma with respect to p, not z: its half of the product rule "
+            "lacks the factor p (1 - p).",
+        ),
+        (
+            _minus_for_plus,
+            "For background one sign is wrong: log(1 - p) is negative, so -gamma (1 - p) log(1 - p) adds to p.",
+        ),
+        (
+            lambda z, q: torch.where(q > 0, q * (z.sigmoid() - 1), _background(z.sigmoid())),
+            "You ask positives for 1. Their target is q: the gradient has to vanish at p = q.",
+        ),
+        (
+            lambda z, q: torch.where(q > 0, q * (q - z.sigmoid()), _background(z.sigmoid())),
+            "Background is right; the sign of the positives is turned round. With p < q the gradient is negative.",
         ),
         (
             lambda z, q: -_gradient(z, q),
@@ -196,6 +231,26 @@ loss = Exercise(
         (
             lambda z, q: torch.where(q > 0, q, z.sigmoid() ** GAMMA) * _bce(z, q),
             "Background has lost its weight alpha = 0.75.",
+        ),
+        (
+            _loss(lambda p, q: q * (1 - p) ** GAMMA),
+            "Your positives are weighted by (1 - p)^gamma as well, as in the focal loss. Their weight is q alone.",
+        ),
+        (
+            lambda z, q: q * _bce(z, q),
+            "You treat every score as a positive, so background, with q = 0, costs nothing and is never pushed down.",
+        ),
+        (
+            lambda z, q: torch.where(q > 0, q, ALPHA * (1 - z.sigmoid()) ** GAMMA) * _bce(z, q),
+            "Background is weighted by (1 - p)^gamma: that fades what is wrong. p^gamma fades what is right already.",
+        ),
+        (
+            lambda z, q: torch.where(q > 0, q, ALPHA * z**GAMMA) * _bce(z, q),
+            "You have put the logit into p^gamma. The score is p = logits.sigmoid().",
+        ),
+        (
+            lambda z, q: varifocal_loss(z, q).sum() / (q > 0).sum().clamp(min=1),
+            "The head divides by the number of positives, but later. Return the losses element by element.",
         ),
         (
             lambda z, q: varifocal_loss(z, q).sum(),

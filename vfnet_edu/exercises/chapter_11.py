@@ -79,6 +79,19 @@ offsets = Exercise(
             lambda *box: _offsets(*[side // box[4] * box[4] for side in box[:4]], box[4]),
             "You round to whole cells. Keep the fraction: the convolution interpolates between cells.",
         ),
+        (
+            lambda *box: [value / box[4] for value in _offsets(*box[:4], 1)],
+            "You take a grid of cells away from pixels. Divide the distances by the stride first.",
+        ),
+        (
+            lambda *box: [value * box[4] for value in _offsets(*box)],
+            "Nearly: this is right in pixels. A deformable convolution counts in cells: divide by the stride.",
+        ),
+        (
+            lambda *box: _shift(_swapped(*box), 1),
+            "Two things at once: this is where the taps should land, and every pair is (x, y). Take the grid away, "
+            "and put y first.",
+        ),
     ],
     right="Nine pairs (dy, dx), in cells, relative to the grid: the star as any deformable convolution understands it.",
     hint="Where should the tap land, in cells from the point? Then take away where the plain 3x3 grid has it.",
@@ -126,6 +139,11 @@ read_between = Exercise(
             lambda cells, y, x: _bilinear(cells, x, y),
             "Row and column are swapped: cells[row, column], and y counts rows.",
         ),
+        (
+            lambda cells, y, x: _mix(cells, y, x, x - math.floor(x), y - math.floor(y)),
+            "The fractions are exchanged: the one of y mixes the two rows, the one of x the two columns.",
+        ),
+        (lambda *case: 4 * _mean(*case), "You add four cells. Their weights must add up to 1, the nearer with more."),
         (_mean, "All four neighbours weigh the same here, wherever the position lies between them. Weigh by nearness."),
         (
             lambda cells, y, x: _mix(cells, y, x, 0, x - math.floor(x)),
@@ -180,6 +198,22 @@ kernel_size = Exercise(
         (
             lambda l, t, r, b, s: math.ceil(max(l + r, t + b) / s) + 1,
             "That fits a box around its point. A kernel is symmetric: the farthest side counts, twice.",
+        ),
+        (
+            lambda l, t, r, b, s: 2 * math.ceil(max(l + r, t + b) / s) + 1,
+            "That reaches a whole box to each side. From the point it is only as far as the farthest side.",
+        ),
+        (
+            lambda l, t, r, b, s: 2 * max(l, t, r, b) / s + 1,
+            "A kernel has whole cells: round the number of cells up before you double it.",
+        ),
+        (
+            lambda l, t, r, b, s: math.ceil(2 * max(l, t, r, b) / s) + 1,
+            "You round after doubling, and k may become even. Round the cells of one side up, then double.",
+        ),
+        (
+            lambda l, t, r, b, s: 2 * round(max(l, t, r, b) / s) + 1,
+            "You round to the nearest whole number. A kernel that stops short of the side has not seen it: round up.",
         ),
         (
             lambda l, t, r, b, s: _kernel(l, t, r, b, s) ** 2,

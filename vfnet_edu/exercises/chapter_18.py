@@ -37,6 +37,10 @@ rate = Exercise(
             "passes mean a larger batch and a larger rate.",
         ),
         (
+            lambda gpus, images, passes: CONFIG.lr * gpus * images * passes,
+            "You multiply by the number of images. 0.01 is the rate of 16 images, not of one: divide by 16.",
+        ),
+        (
             lambda gpus, images, passes: _of_batch(passes),
             "You count passes. What counts are the images in all passes of all GPUs.",
         ),
@@ -123,7 +127,7 @@ wrong_option = Exercise(
     mistakes=[
         (
             lambda: "--optim.lr",
-            "0.01 for 16 images is what the recipe says, and the second line of the log shows it.",
+            "0.01 for 16 images is what the recipe says, and the log's line `learning rate` shows it.",
         ),
         (
             lambda: "--optim.warmup-steps",
@@ -145,4 +149,5 @@ wrong_option = Exercise(
     right="The rate never drops: somebody gave steps (58640 80630) where the option takes epochs (8 11). Such a run "
     "ends without an error; only the curve of the rate tells.",
     hint="Answer with one of the six options, copied as text.",
+    describe=lambda case: "a call without arguments",
 )

@@ -74,9 +74,9 @@ class Exercise:
             if kind(mine) != kind(truth):
                 return f"On {self.describe(case)} you return {kind(mine)}; it should be {kind(truth)}. {self.hint}"
             if not alike(mine, truth, self.tolerance):
-                return (
-                    f"On {self.describe(case)} you return {_short(mine)}; it should be {_short(truth)}. {self.hint}"
-                )
+                if not case:  # a single question: the right value would be the whole answer
+                    return f"You return {_short(mine)}. {self.hint}"
+                return f"On {self.describe(case)} you return {_short(mine)}; it should be {_short(truth)}. {self.hint}"
         raise AssertionError("no difference to tell")
 
 
@@ -103,7 +103,7 @@ def kind(value) -> str:
     if isinstance(value, int | float) or (hasattr(value, "ndim") and value.ndim == 0):  # a number of numpy, too
         return "a number"
     if isinstance(value, tuple | list):
-        return f"{len(value)} values"
+        return f"{len(value)} value{'' if len(value) == 1 else 's'}"
     return {"NoneType": "nothing", "str": "text"}.get(type(value).__name__, f"a {type(value).__name__}")
 
 

@@ -62,15 +62,15 @@ let groups = 0;
 /** A choice of one among few, bound to a value of the model. options: [[value, text], ...] */
 export function choice(model, key, { label, options, stops = [] }) {
   const name = `ve-choice-${++groups}-${Math.random().toString(36).slice(2)}`;
-  const set_ = html("fieldset", { class: "ve-choice" }, html("legend", {}, label));
+  const fieldset = html("fieldset", { class: "ve-choice" }, html("legend", {}, label));
   const inputs = options.map(([value, text]) => {
     const input = html("input", { type: "radio", name });
     input.addEventListener("change", () => write(model, key, value));
-    set_.append(html("label", {}, input, text));
+    fieldset.append(html("label", {}, input, text));
     return [value, input];
   });
   stops.push(follow(model, [key], () => inputs.forEach(([value, input]) => (input.checked = model.get(key) === value))));
-  return set_;
+  return fieldset;
 }
 
 /** Pointer position in the coordinates of an <svg>'s viewBox. */

@@ -42,6 +42,7 @@ export function words(p, q, alpha, gamma) {
   const at = q > 0 ? `At p = ${number(p, 3)}, q = ${number(q)}` : `Background at p = ${number(p, 3)}`;
   const pushes = `${at}: VFL pushes the logit ${push(vfl)}, QFL ${push(qfl)}, FL ${push(fl)}.`;
   if (q === 0) return `${pushes} On background VFL and FL are the same loss.`;
+  if (alpha === 1) return `${pushes} With α = 1 the focal loss gives positives the weight 1 − α = 0.`;
   if (Math.abs(p - q) < 0.0025) return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${number(varifocal(p, q, alpha, gamma))}; FL goes on towards 1.`;
   if (p > q) return `${pushes} The score is higher than the box is good: VFL and QFL lower it, FL still raises it.`;
   return `${pushes} The score is lower than the box is good: all three raise it.`;
@@ -144,7 +145,7 @@ function landscape(model, loss, stops) {
     const [p, q, alpha, gamma] = ["p", "q", "alpha", "gamma"].map((k) => model.get(k));
     handle.setAttribute("transform", `translate(${p * side} ${q > 0 ? (1 - q) * side : side + gap + strip / 2})`);
     const g = loss.gradient(p, q, alpha, gamma);
-    value.textContent = `${g < 0 ? "↑" : "↓"} ${number(Math.abs(g), Math.abs(g) < 0.01 && g ? 4 : 2)}`;
+    value.textContent = Math.abs(g) < 5e-5 ? "0" : `${g < 0 ? "↑" : "↓"} ${number(Math.abs(g), Math.abs(g) < 0.01 ? 4 : 2)}`;
     set(handle, { "aria-valuenow": p, "aria-valuetext": `p ${number(p, 3)}, q ${number(q)}: pushes the logit ${push(g)}` });
   }));
   const frame = html("div", { style: `position:relative;aspect-ratio:${side}/${total};margin:2px 0` }, square, ground, art);
@@ -169,7 +170,7 @@ function render({ model, el }) {
   const { root, says } = panel(el, "Loss explorer");
   const controls = html(
     "div", { class: "ve-controls" },
-    slider(model, "q", { label: "target q (0: background)", min: 0, max: 1, step: 0.01, stops }),
+    slider(model, "q", { label: "target q", min: 0, max: 1, step: 0.01, show: (v) => (v > 0 ? number(v) : "0: background"), stops }),
     slider(model, "p", { label: "score p", min: 0.005, max: 0.995, step: 0.005, show: (v) => number(v, 3), stops }),
     slider(model, "alpha", { label: "α (background)", min: 0, max: 1, step: 0.05, stops }),
     slider(model, "gamma", { label: "γ (focusing)", min: 0, max: 4, step: 0.25, stops }),

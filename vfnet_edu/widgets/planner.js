@@ -87,7 +87,7 @@ function typed(model, key, { label, min, max, stops }) {
     if (input.value !== "" && Number.isInteger(value) && value >= min && value <= max) write(model, key, value);
   });
   input.addEventListener("blur", show);
-  stops.push(follow(model, [key], () => document.activeElement === input && Number(input.value) === model.get(key) || show()));
+  stops.push(follow(model, [key], () => Number(input.value) !== model.get(key) && show())); // what is being typed stays as it is
   return html("div", { class: "ve-control" }, html("span", {}, label), input);
 }
 
@@ -183,7 +183,7 @@ function wholeRun(model, state, stops) {
     set(rule, { x1: x, x2: x });
     set(knob, { cx: x, cy: y, "aria-valuetext": `epoch ${number(step / plan.steps, 2)}, rate ${rateText(rate)}` });
   }));
-  return html("div", {}, html("div", {}, html("b", {}, "Learning rate over the run"), " (each line: a tenth)"), art);
+  return html("div", {}, html("div", {}, html("b", {}, "Learning rate over the run"), ", log scale"), art);
 }
 
 /** The first steps, on a plain axis: too few to be seen in the whole run. */
@@ -238,7 +238,9 @@ function render({ model, el }) {
     const { recipe, plan, step } = state();
     const [gpus, each, batch, , speed] = KEYS.slice(1, 6).map((key) => model.get(key));
     says.textContent = words(recipe, plan, gpus, batch, speed, step);
-    text.textContent = plan.perGpu ? command(recipe, gpus, each, batch) : "This would not start.";
+    const order = plan.perGpu ? command(recipe, gpus, each, batch) : "This would not start.";
+    const piece = (word) => html("span", { style: "display: inline-block" }, word); // no line may end inside "--data"
+    text.replaceChildren(...order.split(" ").flatMap((word, i) => (i ? [" ", piece(word)] : [piece(word)])));
   }));
   return () => stops.forEach((stop) => stop());
 }

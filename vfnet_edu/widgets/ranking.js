@@ -93,10 +93,11 @@ function render({ model, el }) {
   const steps = slider(model, "rank", { label: "rank", min: 1, max: 2, step: 1, show: (v) => `${Math.min(v, state().indices.length)} of ${state().indices.length}`, stops });
   const input = steps.querySelector("input"), output = steps.querySelector("output");
   stops.push(follow(model, ["scene"], () => { // another object has another number of candidates
-    input.max = state().indices.length;
-    if (model.get("rank") > input.max) go(Number(input.max));
-    input.value = state().rank;
-    output.textContent = `${state().rank} of ${input.max}`;
+    const { rank, indices } = state();
+    input.max = indices.length;
+    if (model.get("rank") > indices.length) go(indices.length);
+    input.value = rank;
+    output.textContent = `${rank} of ${indices.length}`;
     input.setAttribute("aria-valuetext", output.textContent);
   }));
   root.append(

@@ -46,16 +46,16 @@ export function bilinear(map, [y, x]) {
   return value;
 }
 
+/** The multiple of `step` that is nearest to v, of those between low and high. */
+const nearest = (v, step, low, high) => clamp(Math.round(v / step), Math.ceil(low / step), Math.floor(high / step)) * step;
+
 /** The nearest point of the grid from which a box of these distances stays on the image. */
-export function snap([x, y], [l, t, r, b], stride, [width, height]) {
-  const near = (v, low, high) => clamp(Math.round(v / stride), Math.ceil(low / stride), Math.floor(high / stride)) * stride;
-  return [near(x, l, width - r), near(y, t, height - b)];
-}
+export const snap = ([x, y], [l, t, r, b], stride, [width, height]) =>
+  [nearest(x, stride, l, width - r), nearest(y, stride, t, height - b)];
 
 /** The same box from the nearest point inside it that the grid of a stride has; without one it grows to reach a point. */
 export function toGrid([px, py], [l, t, r, b], stride) {
-  const near = (v, low, high) => clamp(Math.round(v / stride), Math.ceil(low / stride), Math.floor(high / stride)) * stride;
-  const x = near(px, px - l, px + r), y = near(py, py - t, py + b);
+  const x = nearest(px, stride, px - l, px + r), y = nearest(py, stride, py - t, py + b);
   return [[x, y], [l + x - px, t + y - py, r + px - x, b + py - y].map((d) => Math.max(d, 0))];
 }
 
@@ -67,7 +67,7 @@ export function words(point, ltrb, stride) {
   const box = `Box ${short(l + r)} × ${short(t + b)} px around the point (${point.join(", ")}), stride ${stride}: `;
   if (ltrb.every((d) => d === stride)) return box + "every side is one cell away. Star and 3x3 grid are the same, all offsets are 0.";
   const [dy, dx] = starOffsets(ltrb, stride);
-  return box + `the star reaches ${short(reach / stride)} cells ${way}; the 3x3 grid reaches 1. Tap 1 (top left) is offset by (${short(dy)}, ${short(dx)}) cells.`;
+  return box + `the star reaches ${short(reach / stride)} ${reach === stride ? "cell" : "cells"} ${way}; the 3x3 grid reaches 1. Tap 1 (top left) is offset by (${short(dy)}, ${short(dx)}) cells.`;
 }
 
 /** Pixels of an image given as a data URL, RGBA. */
@@ -140,24 +140,20 @@ function photograph(model, stops) {
     handles.forEach((handle, i) => set(handle, { "aria-valuenow": ltrb[i], "aria-valuemax": room[i], "aria-valuetext": `${short(ltrb[i])} pixels from the point` }));
     set(taps[4], { "aria-valuemin": 0, "aria-valuemax": width, "aria-valuenow": x, "aria-valuetext": `x ${x}, y ${y}` });
   }));
-  return html("div", { style: `flex:1 1 320px;max-width:${width}px` }, art);
+  return html("div", { style: `flex:1 1 300px;max-width:${width}px` }, art);
 }
 
 function table(model, stops) {
-  const cells = Array.from({ length: 9 }, (_, k) => {
-    const [dy, dx] = [0, 1].map(() => html("span", { style: "white-space:nowrap" })); // a narrow cell breaks between them
-    return { dy, dx, cell: html("td", { style: "padding:2px 4px" }, html("b", { style: "color:var(--ve-soft)" }, k + 1), html("br"), dy, " ", dx) };
-  });
-  const rows = WAYS.map((_, i) => html("tr", {}, ...cells.slice(3 * i, 3 * i + 3).map(({ cell }) => cell)));
+  const pairs = Array.from({ length: 9 }, () => html("span"));
+  const widths = ["36%", "28%", "36%"]; // dx is always 0 in the middle; fixed, so that nothing jumps while a side is dragged
+  const cell = (k) => html("td", { style: `width:${widths[k % 3]};padding:2px 1px;white-space:nowrap` }, html("b", { style: "color:var(--ve-soft)" }, k + 1), html("br"), pairs[k]);
+  const rows = WAYS.map((_, i) => html("tr", {}, ...WAYS.map((_, j) => cell(3 * i + j))));
   stops.push(follow(model, ["ltrb", "stride"], () => {
     const offsets = starOffsets(model.get("ltrb"), model.get("stride"));
-    cells.forEach(({ dy, dx }, k) => {
-      dy.textContent = `(${short(offsets[2 * k])},`;
-      dx.textContent = `${short(offsets[2 * k + 1])})`;
-    });
+    pairs.forEach((pair, k) => (pair.textContent = `(${short(offsets[2 * k])}, ${short(offsets[2 * k + 1])})`));
   }));
-  const caption = html("caption", { style: "text-align:left;color:inherit" }, html("b", {}, "Offsets"), " (dy, dx) of taps 1 to 9, in cells");
-  return html("table", { style: "margin:0;width:100%;max-width:330px;table-layout:fixed" }, caption, html("tbody", {}, ...rows));
+  const caption = html("caption", { style: "text-align:left;color:inherit;font-size:14px" }, html("b", {}, "Offsets"), " (dy, dx) of taps 1 to 9, in cells");
+  return html("table", { style: "margin:0;width:100%;max-width:330px;table-layout:fixed;font-size:12px" }, caption, html("tbody", {}, ...rows));
 }
 
 /** Nine squares in the colours that were read, each with its brightness from 0 to 255. */
@@ -209,7 +205,7 @@ function render({ model, el }) {
     choice(model, "stride", { label: "stride", options: STRIDES.map((s) => [s, `${s} px`]), stops }),
     choice(model, "grid", { label: "3x3 grid", options: [[true, "shown"], [false, "hidden"]], stops }),
   );
-  const numbers = html("div", { style: "flex:1 1 236px" }, table(model, stops), readings(model, stops));
+  const numbers = html("div", { style: "flex:1 1 272px" }, table(model, stops), readings(model, stops));
   root.append(controls, html("div", { class: "ve-row" }, photograph(model, stops), numbers), says);
   stops.push(follow(model, ["point", "ltrb", "stride"], () => {
     says.textContent = words(...["point", "ltrb", "stride"].map((key) => model.get(key)));
