@@ -42,7 +42,7 @@ class Detector(nn.Module):
         return self.answer(out, images, scales) if targets is None else self.teach(out, targets, images)
 
     def raw(self, images: Sequence[Tensor]) -> NamedTuple:
-        """Images to the head's predictions: one row per point or anchor, all levels together.  (Chapter 1.)"""
+        """Images to the head's predictions: one row per point or anchor, all levels together.  See chapter 1."""
         return self.predict(self.stack(images))
 
     def predict(self, batch: Tensor) -> NamedTuple:

@@ -25,7 +25,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
 def quality_focal_loss(logits: Tensor, target: Tensor, beta: float = 2.0) -> Tensor:
     """Quality focal loss: the label is an IoU, errors count by their size.  logits, target (N, K) -> (N, K)
 
-    Source: Li et al. 2020 (GFL), equation 3: |q - p|^beta BCE(p, q).  Symmetric: a positive and a negative that are
+    Source: Li et al. 2020 (GFL), equation 3: ``|q - p|^beta BCE(p, q)``.  Symmetric: a positive and a negative that are
     equally wrong are weighted equally; the varifocal loss is built on not doing that.
     """
     error = (logits.sigmoid() - target).abs()
@@ -58,5 +58,5 @@ def giou_loss(boxes: Tensor, target: Tensor) -> Tensor:
 
 
 def smooth_l1_loss(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
-    """|d|, rounded to a parabola where |d| < beta.  Any shape, element by element.  (Fast R-CNN, equation 3)"""
+    """``|d|``, rounded to a parabola where ``|d| < beta``.  Any shape, element by element.  (Fast R-CNN, equation 3)"""
     return F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)

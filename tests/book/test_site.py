@@ -25,7 +25,7 @@ def test_formulas_explorers_pictures(seen, page):
 def test_axe_light_and_dark(seen, page):
     found = seen(page)
     assert found["theme"] in ({"light": "light", "dark": "dark"}, {"light": None, "dark": None})  # None: the redirect
-    assert found["axe"] == {"light": [], "dark": []}
+    assert found["axe"] == {"structure": [], "light": [], "dark": []}
 
 
 def test_fits_a_screen_and_a_phone(seen, page):
