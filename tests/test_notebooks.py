@@ -18,6 +18,13 @@ if "google.colab" in sys.modules:
     %pip install -q "vfnet_edu[notebook]\""""
 
 
+@pytest.fixture(autouse=True)
+def own_style():
+    """The chapters choose a look; it ends with the test."""
+    with matplotlib.rc_context():
+        yield
+
+
 def test_there_are_chapters():
     assert {int(p.stem[:2]) for p in NOTEBOOKS} >= {1, 6, 9, 11, 18}
 

@@ -1,6 +1,6 @@
 """Does the class score say how good the box is?  Pairs of (score, IoU), their rank correlation and reliability curve.
 
-The IACS is a score trained to be the IoU of its own box (paper, section 3.2).  How well a model does that is measured
+The IACS is a score trained to be the IoU of its own box (paper, section 3.1).  How well a model does that is measured
 here over *every* box that touches an object, not over the boxes that survived a score threshold: a selection by score
 would favour the loss that made the score.
 """

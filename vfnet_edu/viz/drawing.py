@@ -100,7 +100,7 @@ def render(
     array = as_array(image)
     h, w = (side * zoom for side in array.shape[:2])
     dpi = 100
-    figure = Figure(figsize=(w / dpi, h / dpi), dpi=dpi)
+    figure = Figure(figsize=(w / dpi, h / dpi), dpi=dpi, layout="none")  # whatever style is in use: pixel for pixel
     canvas = FigureCanvasAgg(figure)
     pixels = min(max(0.022 * math.sqrt(h * w), 11), 36)
     draw(detections, array, classes, figure.add_axes((0, 0, 1, 1)), min_score, fontsize=pixels * 72 / dpi)
