@@ -41,7 +41,8 @@ def opened(browser, tmp_path):
     def open_(models, views):
         kind = "application/vnd.jupyter.widget"
         shown = "".join(f'<script type="{kind}-view+json">{{"model_id": "{v}"}}</script>' for v in views)
-        state = f'<script type="{kind}-state+json">{json.dumps({"state": models})}</script>'
+        told = json.dumps({"state": models}).replace("</", "<\\/")  # as the book embeds it
+        state = f'<script type="{kind}-state+json">{told}</script>'
         script = (ROOT / "book/_static/anyhost.js").as_uri()
         (tmp_path / "page.html").write_text(
             f'<html><body>{shown}{state}<script src="{script}" defer></script></body></html>'
@@ -87,3 +88,30 @@ def test_what_fails_says_so_and_the_rest_goes_on(opened):
     page.locator(".anyhost button").nth(0).click()
     assert page.locator("[role=alert]").last.inner_text() == "This explorer stopped: later"
     assert len(noticed["errors"]) == 2
+
+
+def test_names_from_data_stay_text(opened):
+    """A class or a scene may be called anything: it is shown, and does nothing."""
+    import torch
+
+    import vfnet_edu as vf
+    from vfnet_edu.widgets import PyramidExplorer, RankingExplorer
+    from vfnet_edu.widgets.ranking import ranking_scene
+
+    nasty = "<img src=x onerror='window.harm = 1'><b>ring"
+    model = vf.build(vf.recipes.vfnet_tiny(), (nasty, "other")).eval()
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([0])}
+    boxes = torch.tensor([[8.0, 8, 40, 40], [10.0, 8, 44, 40]])
+    scores = {nasty: torch.rand(2, 2), "varifocal": torch.rand(2, 2)}
+    explorers = {
+        "pyramid": PyramidExplorer.of(model, image, target),
+        "ranking": RankingExplorer([ranking_scene(nasty, image, target, 0, boxes, scores, model.classes)] * 2),
+    }
+    states = {name: {k: v for k, v in w.get_state().items() if k != "layout"} for name, w in explorers.items()}
+    models = {name: {"model_module": "anywidget", "state": state} for name, state in states.items()}
+    page, noticed = opened(models, list(models))
+    assert noticed == {"errors": [], "failed": [], "elsewhere": []}
+    assert page.locator("img, b", has_text="ring").count() == 0 and page.locator("img[src=x]").count() == 0
+    assert not page.evaluate("window.harm")
+    assert "<b>ring" in page.locator("section.ve").nth(1).inner_text()
