@@ -4,7 +4,11 @@ They are plain modules without dependencies.  JupyterLab runs them through anywi
 book runs the same text without a kernel (``book/_static/anyhost.js``).
 """
 
+import base64
+import io
 from pathlib import Path
+
+from PIL import Image
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "common.css").read_text(encoding="utf-8")
@@ -13,3 +17,10 @@ STYLE = (HERE / "common.css").read_text(encoding="utf-8")
 def script(name: str) -> str:
     """The text of ``name.js`` with ``common.js`` before it: one module, as anywidget and node want it."""
     return "\n".join((HERE / file).read_text(encoding="utf-8") for file in ("common.js", f"{name}.js"))
+
+
+def data_url(picture: Image.Image, form: str, **options) -> str:
+    """A picture inside a URL, so that the page asks for no file; `form` is "PNG" or "JPEG", `options` are Pillow's."""
+    packed = io.BytesIO()
+    picture.save(packed, form, **options)
+    return f"data:image/{form.lower()};base64," + base64.b64encode(packed.getvalue()).decode()

@@ -1,8 +1,5 @@
 """The pyramid explorer: what a dense detector says at every cell of every level, before any selection."""
 
-import base64
-import io
-
 import anywidget
 import torch
 import traitlets
@@ -12,7 +9,7 @@ from torch import Tensor
 from vfnet_edu.detector import Detector
 from vfnet_edu.errors import UserError
 from vfnet_edu.priors import ceil32
-from vfnet_edu.widgets.front_end import STYLE, script
+from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
 MOST = 6000  # locations: more cannot be told apart in a picture, nor sent quickly
 
@@ -78,8 +75,9 @@ class PyramidExplorer(anywidget.AnyWidget):
         while cell >= candidates.level_sizes[level]:
             cell, level = cell - candidates.level_sizes[level], level + 1
         row, column = divmod(cell, out.level_shapes[level][1])
+        picture = Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy())
         return cls(
-            image=data_url(image),
+            image=data_url(picture, "PNG", optimize=True),
             size=[h, w],
             classes=list(model.classes),
             strides=strides,
@@ -90,10 +88,3 @@ class PyramidExplorer(anywidget.AnyWidget):
             x=(column + 0.5) * strides[level],
             y=(row + 0.5) * strides[level],
         )
-
-
-def data_url(image: Tensor) -> str:
-    """uint8 (3, h, w) -> a PNG inside a URL, so that the page asks for no file"""
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy()).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

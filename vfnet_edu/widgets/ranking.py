@@ -1,15 +1,12 @@
 """The candidate boxes of one object, in the order in which a score ranks them: chapter 9."""
 
-import base64
-import io
-
 import anywidget
 import traitlets
 from PIL import Image
 from torch import Tensor
 
 from vfnet_edu.boxes import iou
-from vfnet_edu.widgets.front_end import STYLE, script
+from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
 
 def ranking_scene(
@@ -44,12 +41,11 @@ def ranking_scene(
     rows = own.nonzero()[:, 0]  # (N,)
     rows = rows[overlap[rows, which].argsort(descending=True)][:most]
     label = int(target["labels"][which])
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, "JPEG", quality=88)
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     return {
         "name": name,
         "what": classes[label],
-        "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
+        "image": data_url(picture, "JPEG", quality=88),
         "size": [image.shape[2], image.shape[1]],  # width, height
         "truth": _rounded(target["boxes"][which], 2),
         "boxes": [_rounded(box, 2) for box in boxes[rows]],

@@ -1,7 +1,5 @@
 """The star of chapter 11, on a photograph: drag the box, and see where its nine samples go and what they read."""
 
-import base64
-import io
 from pathlib import Path
 
 import anywidget
@@ -10,7 +8,7 @@ import traitlets
 from PIL import Image
 
 from vfnet_edu.ops.star import star_offsets
-from vfnet_edu.widgets.front_end import STYLE, script
+from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
 LARGEST = 450  # pixels along a side: what a page shows, in a JPEG of some 30 kB
 
@@ -41,10 +39,7 @@ class StarExplorer(anywidget.AnyWidget):
     def __init__(self, photo: str | Path | Image.Image, **traits):
         photo = photo if isinstance(photo, Image.Image) else Image.open(photo)
         photo = fit(photo.convert("RGB"))
-        packed = io.BytesIO()
-        photo.save(packed, "JPEG", quality=75, optimize=True)
-        url = "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
-        super().__init__(image=url, size=list(photo.size), **traits)
+        super().__init__(image=data_url(photo, "JPEG", quality=75, optimize=True), size=list(photo.size), **traits)
 
     @property
     def offsets(self) -> torch.Tensor:
