@@ -61,8 +61,11 @@ def compile_all(capability: int, products: list[str]) -> dict:
 
     from vfnet_edu.ops import star_triton
 
-    fixed = {"ltrb_ptr": "*fp32", "dx_ptr": "*fp32", "dltrb_ptr": "*fp32", "part_ptr": "*fp32"}
-    fixed |= {"levels": ("i64",) * 5, "batch": "i32", "rows": "i32", "tiles": "i32"}
+    levels, branches = 5, 2
+    maps = {"xs": levels * branches, "outs": levels * branches, "grads": levels * branches, "weights": branches}
+    wide = {"ltrbs": levels, "dltrbs": levels, "dxs": levels * branches}  # float32 always
+    fixed = {name: ("*fp32",) * n for name, n in wide.items()}
+    fixed |= {"part_ptr": "*fp32", "levels": ("i64",) * levels, "batch": "i32", "tiles": "i32"}
     extra = {"backward_input": {"ATOMIC": True}, "backward_weight": {"PARTS": 5}}
     found = {}
     for kernel, product in star_triton.TILES:
@@ -74,9 +77,12 @@ def compile_all(capability: int, products: list[str]) -> dict:
         constants |= {name: options.pop(name) for name in ("M", "N", "K", "PRECISION", "WIDEN")}
         features = "*bf16" if product == "16 bit" else "*fp32"
         names = function.arg_names
-        types = {name: "constexpr" if name in constants else fixed.get(name, features) for name in names}
+        types = fixed | {name: (features,) * n for name, n in maps.items()} | dict.fromkeys(constants, "constexpr")
+        types = {name: types[name] for name in names}
         # what a launch finds out for itself: pointers are multiples of 16 bytes
-        aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if types[n][0] == "*"}
+        tuples = {(i, j): t for i, n in enumerate(names) if type(types[n]) is tuple for j, t in enumerate(types[n])}
+        single = {(i,): types[n] for i, n in enumerate(names) if type(types[n]) is str}
+        aligned = {at: [["tt.divisibility", 16]] for at, t in (tuples | single).items() if t.startswith("*")}
         source = ASTSource(function, signature=types, constexprs=constants, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         found[f"{kernel} {product}"] = figures(compiled, TENSOR_CORES[capability])

@@ -5,7 +5,9 @@ Without a GPU: fake tensors carry shapes and strides through the forward pass, a
 
 from collections import Counter
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,11 +33,14 @@ class CopiesOfFeatures(TorchDispatchMode):
         return out
 
 
-def test_one_gather_and_no_layout_copy(monkeypatch):
+def test_no_copy_of_a_feature_map(monkeypatch):
     monkeypatch.setenv("VFNET_EDU_STAR", "triton")
     monkeypatch.setattr(star, "_triton_obstacle", lambda device, dtype: "")  # it is only asked for its shapes
     star._choose_engine.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(2, 64, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last)
+        if not F.group_norm(x, 32).is_contiguous(memory_format=torch.channels_last):
+            pytest.skip(f"the group norm of torch {torch.__version__} leaves channels_last on a GPU")
         with torch.device("cuda"):
             model = vf.build(vf.recipes.vfnet_r50_1x())
         for p in model.parameters():
@@ -45,6 +50,5 @@ def test_one_gather_and_no_layout_copy(monkeypatch):
         with CopiesOfFeatures() as forward:
             model.predict(batch)
     star._choose_engine.cache_clear()
-    rows = 2 * 2 * 18134  # branches x images x points
     assert forward.ours == {"vfnet_edu::star_conv": 1}
-    assert forward.copies == {("aten::cat", (rows, 256)): 1}  # ten maps become one table of rows
+    assert not forward.copies

@@ -77,7 +77,7 @@ def star_conv2d_pyramid(
     """
     x = branches[0][0][0]
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         branches = [([x.to(dtype) for x in xs], weight.to(dtype)) for xs, weight in branches]
         with torch.autocast(device, enabled=False):
@@ -160,6 +160,7 @@ def _choose_engine(device: torch.device, dtype: torch.dtype, exporting: bool, wa
     return engine
 
 
+@torch.compiler.assume_constant_result
 def _triton_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     """Why the Triton kernel cannot run here, or nothing."""
     if importlib.util.find_spec("triton") is None:

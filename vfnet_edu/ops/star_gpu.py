@@ -27,142 +27,170 @@ def star_conv2d_pyramid_triton(
     branches: Sequence[tuple[Sequence[Tensor], Tensor]], ltrbs: Sequence[Tensor], strides: Sequence[int]
 ) -> list[list[Tensor]]:
     """See :func:`vfnet_edu.ops.star.star_conv2d_pyramid`. The maps come back channels_last."""
-    batch = len(ltrbs[0])
     outputs, channels = branches[0][1].shape[:2]
-    padding = -channels % 32, -outputs % 32  # the kernels know multiples of 32
-    sizes = [ltrb[:, 0].numel() for ltrb in ltrbs]
-    width = max(channels + padding[0], outputs + padding[1])
-    if sum(sizes) * width >= 2**31:
+    more_in, more_out = -channels % 32, -outputs % 32  # the kernels know multiples of 32
+    width = max(channels + more_in, outputs + more_out)
+    largest = max(ltrb[:, 0].numel() for ltrb in ltrbs)
+    if largest * width >= 2**31:
         raise UserError(
-            f"star engine 'triton': {sum(sizes)} locations of {width} channels exceed 32-bit indices",
+            f"star engine 'triton': a level of {largest} locations and {width} channels exceeds 32-bit indices",
             remedy="use a smaller batch, or VFNET_EDU_STAR=torchvision",
         )
-    x = torch.cat([_rows(x) for xs, _ in branches for x in xs]).view(len(branches), -1, channels)  # (R, P, C)
-    edges = torch.cat([_rows(ltrb) for ltrb in ltrbs])  # (P, 4)
-    weight = torch.stack([weight.permute(0, 2, 3, 1).flatten(1, 2) for _, weight in branches])  # (R, O, 9, C)
-    if any(padding):
-        x = F.pad(x, (0, padding[0]))
-        weight = F.pad(weight, (0, padding[0], 0, 0, 0, padding[1]))
-    levels = [n for ltrb, stride in zip(ltrbs, strides, strict=True) for n in (*ltrb.shape[2:], stride)]
-    out = star_conv(x, edges, weight, batch, levels).flatten(0, 1)  # (R P, O)
-    if any(padding):
-        out = out[:, :outputs]
-    rows = iter(out.split(sizes * len(branches)))
-    return [
-        [next(rows).view(batch, *ltrb.shape[2:], outputs).permute(0, 3, 1, 2) for ltrb in ltrbs]  # (B, O, H, W) each
-        for _ in branches
-    ]
-
-
-def _rows(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B H W, C): a view if the maps are channels_last."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+    xs, weights = [x for xs, _ in branches for x in xs], [weight for _, weight in branches]
+    if more_in:
+        xs = [F.pad(x, (0, 0, 0, 0, 0, more_in)) for x in xs]
+    if more_in or more_out:
+        weights = [F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out)) for weight in weights]
+    outs = star_conv(xs, list(ltrbs), weights, list(strides))
+    if more_out:
+        outs = [out[:, :outputs] for out in outs]
+    return [outs[i : i + len(ltrbs)] for i in range(0, len(outs), len(ltrbs))]
 
 
 @torch.library.custom_op("vfnet_edu::star_conv", mutates_args=())
-def star_conv(x: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: Sequence[int]) -> Tensor:
-    """x (R, P, C), ltrb (P, 4), weight (R, O, 9, C), levels (height, width, stride of each) to (R, P, O)."""
-    branches, rows, channels = x.shape
-    outputs = weight.shape[1]
-    out = x.new_empty(branches, rows, outputs)
-    options = _options("forward", x, weight)
-    packed, tiles = _levels(batch, levels, options["M"])
+def star_conv(
+    xs: Sequence[Tensor], ltrbs: Sequence[Tensor], weights: Sequence[Tensor], strides: Sequence[int]
+) -> list[Tensor]:
+    """All levels of all branches: xs branch by branch, each (B, C, H, W), ltrbs (B, 4, H, W), to (B, O, H, W)."""
+    xs, ltrbs, weights = map(_rows, (xs, ltrbs, weights))
+    outs = _outs(xs, weights)
+    channels, outputs = xs[0].shape[1], weights[0].shape[0]
+    options = _options("forward", xs[0], weights[0])
+    levels, tiles = _levels(ltrbs, strides, options["M"])
     _launch(
-        star_forward, (tiles, outputs // options["N"], branches),
-        x, ltrb, weight, out, packed, batch, rows, C=channels, OUT=outputs, **options,
+        star_forward, (tiles, outputs // options["N"], len(weights)), xs[0],
+        xs, ltrbs, weights, outs, levels, len(xs[0]), C=channels, OUT=outputs, **options,
     )  # fmt: skip
-    return out
+    return outs
 
 
 @star_conv.register_fake
-def _(x, ltrb, weight, batch, levels):
-    return x.new_empty(x.shape[0], x.shape[1], weight.shape[1])
+def _(xs, ltrbs, weights, strides):
+    return _outs(xs, weights)
 
 
 @torch.library.custom_op("vfnet_edu::star_conv_backward", mutates_args=())
 def star_conv_backward(
-    grad: Tensor, x: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, ltrb and weight, from grad (R, P, O)."""
-    branches, rows, channels = x.shape
-    outputs = weight.shape[1]
-    grad = grad.contiguous()
-
+    grads: Sequence[Tensor],
+    xs: Sequence[Tensor],
+    ltrbs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    strides: Sequence[int],
+) -> list[Tensor]:
+    """Gradients of all xs, all ltrbs, all weights, in this order."""
+    grads, xs, ltrbs, weights = map(_rows, (grads, xs, ltrbs, weights))
+    dweights = _weight_gradients(grads, xs, ltrbs, weights, strides)
     atomic = not torch.are_deterministic_algorithms_enabled()
-    dx = torch.zeros_like(x, dtype=torch.float32) if atomic else _ordered_dx(grad, ltrb, weight, batch, levels)
-    dltrb = ltrb.new_empty(branches, rows, 4)
-    options = _options("backward_input", x, weight)
-    packed, tiles = _levels(batch, levels, options["M"])
+    if atomic:
+        dxs = [torch.zeros_like(x, dtype=torch.float32) for x in xs]
+    else:
+        dxs = _ordered_dxs(grads, ltrbs, weights, strides)
+    branches, batch = len(weights), len(xs[0])
+    dltrbs = [ltrb.new_empty(branches, batch, *ltrb.shape[2:], 4) for ltrb in ltrbs]
+    options = _options("backward_input", xs[0], weights[0])
+    levels, tiles = _levels(ltrbs, strides, options["M"])
     _launch(
-        star_backward_input, (tiles, branches),
-        grad, x, ltrb, weight, dx, dltrb, packed, batch, rows, C=channels, OUT=outputs, ATOMIC=atomic, **options,
+        star_backward_input, (tiles, branches), xs[0],
+        grads, xs, ltrbs, weights, dxs, dltrbs, levels, batch,
+        C=xs[0].shape[1], OUT=weights[0].shape[0], ATOMIC=atomic, **options,
     )  # fmt: skip
-
-    options = _options("backward_weight", x, weight)
-    packed, tiles = _levels(batch, levels, options["M"])
-    blocks = 9 * (channels // options["K"]) * (outputs // options["N"])
-    parts = max(1, min(tiles, 400 // (blocks * branches)))  # 400 programs: three per multiprocessor of an H200
-    part = x.new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
-    _launch(
-        star_backward_weight, (blocks, parts, branches),
-        grad, x, ltrb, part, packed, batch, rows, tiles, C=channels, OUT=outputs, PARTS=parts, **options,
-    )  # fmt: skip
-    dweight = part.sum(0).permute(0, 3, 1, 2)  # (R, O, 9, C)
-    return dx.to(x.dtype), dltrb.sum(0), dweight.to(weight.dtype, memory_format=torch.contiguous_format)
+    for i, x in enumerate(xs):
+        dxs[i] = dxs[i].to(x.dtype)  # one after the other: each wide one makes room
+    return [*dxs, *(dltrb.sum(0).permute(0, 3, 1, 2) for dltrb in dltrbs), *dweights]
 
 
 @star_conv_backward.register_fake
-def _(grad, x, ltrb, weight, batch, levels):
-    return torch.empty_like(x), torch.empty_like(ltrb), torch.empty_like(weight)
+def _(grads, xs, ltrbs, weights, strides):
+    return [torch.empty_like(t, memory_format=torch.channels_last) for t in (*xs, *ltrbs, *weights)]
 
 
 def _setup_context(ctx, inputs, output):
-    x, ltrb, weight, ctx.batch, ctx.levels = inputs
-    ctx.save_for_backward(x, ltrb, weight)
+    xs, ltrbs, weights, ctx.strides = inputs
+    ctx.save_for_backward(*xs, *ltrbs, *weights)
+    ctx.parts = len(xs), len(ltrbs), len(weights)
 
 
-def _backward(ctx, grad):
-    return *star_conv_backward(grad, *ctx.saved_tensors, ctx.batch, ctx.levels), None, None
+def _split(tensors: Sequence[Tensor], parts: Sequence[int]) -> list[list[Tensor]]:
+    tensors = iter(tensors)
+    return [[next(tensors) for _ in range(n)] for n in parts]
+
+
+def _backward(ctx, grads):
+    found = star_conv_backward(grads, *_split(ctx.saved_tensors, ctx.parts), ctx.strides)
+    return *_split(found, ctx.parts), None
 
 
 star_conv.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _ordered_dx(grad: Tensor, ltrb: Tensor, weight: Tensor, batch: int, levels: Sequence[int]) -> Tensor:
-    """The gradient of x with its additions in one order: write the columns, sort the reads by the cell they read."""
-    branches, rows, _ = grad.shape
-    channels = weight.shape[3]
-    cells, factors, first = [], [], 0
-    for height, width, stride in zip(levels[::3], levels[1::3], levels[2::3], strict=True):
-        last = first + batch * height * width
-        level = ltrb[first:last].view(batch, height, width, 4).permute(0, 3, 1, 2)
-        cell, factor = star_reads(level, stride)  # (B, H, W, 25)
-        image = first + height * width * torch.arange(batch, device=cell.device)[:, None, None, None]
-        cells.append((image + cell).flatten(0, 2))
-        factors.append(factor.flatten(0, 2))
-        first = last
-    cell, factor = torch.cat(cells).flatten(), torch.cat(factors).flatten()  # (25 P,)
-    cell = torch.where(factor == 0, rows, cell)  # most often outside the map: sort it behind the last cell, unread
-    cell, order = cell.sort(stable=True)
-    begin = torch.searchsorted(cell, torch.arange(rows + 1, device=cell.device))
-    tap = torch.arange(9, device=cell.device).repeat_interleave(torch.tensor(READS_PER_TAP, device=cell.device))
-    column_row = order // 25 * 9 + tap[order % 25]
-    dx = grad.new_empty(branches, rows, channels, dtype=torch.float32)
+def _rows(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps whose locations are rows in memory: the same ones, if they are channels_last."""
+    return [t.contiguous(memory_format=torch.channels_last) for t in maps]
+
+
+def _outs(xs: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    outputs = weights[0].shape[0]
+    shapes = [(x.shape[0], outputs, *x.shape[2:]) for x in xs]
+    return [
+        torch.empty(s, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for x, s in zip(xs, shapes, strict=True)
+    ]
+
+
+def _weight_gradients(grads, xs, ltrbs, weights, strides) -> list[Tensor]:
+    branches, (outputs, channels) = len(weights), weights[0].shape[:2]
+    options = _options("backward_weight", xs[0], weights[0])
+    levels, tiles = _levels(ltrbs, strides, options["M"])
+    blocks = 9 * (channels // options["K"]) * (outputs // options["N"])
+    parts = max(1, min(tiles, 264 // (blocks * branches)))  # 264 programs: two per multiprocessor of an H200
+    part = xs[0].new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
+    _launch(
+        star_backward_weight, (blocks, parts, branches), xs[0],
+        grads, xs, ltrbs, part, levels, len(xs[0]), tiles, C=channels, OUT=outputs, PARTS=parts, **options,
+    )  # fmt: skip
+    dweights = part.sum(0).permute(0, 3, 2, 1).unflatten(3, (3, 3))  # (R, O, C, 3, 3)
+    return [
+        dw.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        for dw, weight in zip(dweights, weights, strict=True)
+    ]
+
+
+def _ordered_dxs(grads, ltrbs, weights, strides) -> list[Tensor]:
+    """The gradients of all xs with their additions in one order: write the columns, sort the reads by cell.
+
+    Branches look at the same boxes, so that a level is sorted once for all.
+    """
+    channels = weights[0].shape[1]
+    dxs = [grad.new_empty(grad.shape[0], channels, *grad.shape[2:], dtype=torch.float32) for grad in grads]
+    dxs = _rows(dxs)
     block = math.gcd(256, channels)
-    for branch in range(branches):
-        column = grad[branch] @ weight[branch].flatten(1)  # (P, 9 C)
-        _launch(
-            star_gather_gradient, (rows, channels // block),
-            column, column_row, factor[order], begin, dx[branch], C=channels, K=block, READS=16,
-        )  # fmt: skip
-    return dx
+    for i, (ltrb, stride) in enumerate(zip(ltrbs, strides, strict=True)):
+        batch, _, height, width = ltrb.shape
+        rows, device = batch * height * width, ltrb.device
+        cell, factor = star_reads(ltrb, stride)  # (B, H, W, 25)
+        cell = cell + height * width * torch.arange(batch, device=device)[:, None, None, None]
+        cell, factor = cell.flatten(), factor.flatten()  # (25 B H W,)
+        cell = torch.where(factor == 0, rows, cell)  # most often outside the map: sort it behind the last cell, unread
+        cell, order = cell.sort(stable=True)
+        begin = torch.searchsorted(cell, torch.arange(rows + 1, device=device))
+        tap = torch.arange(9, device=device).repeat_interleave(torch.tensor(READS_PER_TAP, device=device))
+        column_row, factor = order // 25 * 9 + tap[order % 25], factor[order]
+        for branch, weight in enumerate(weights):
+            at = branch * len(ltrbs) + i
+            grad = grads[at].permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, O)
+            column = grad @ weight.permute(0, 2, 3, 1).flatten(1)  # (B H W, 9 C)
+            _launch(
+                star_gather_gradient, (rows, channels // block), column,
+                column, column_row, factor, begin, dxs[at], C=channels, K=block, READS=16,
+            )  # fmt: skip
+    return dxs
 
 
-def _levels(batch: int, levels: Sequence[int], tile: int) -> tuple[tuple[int, ...], int]:
+def _levels(ltrbs: Sequence[Tensor], strides: Sequence[int], tile: int) -> tuple[tuple[int, ...], int]:
     """The levels as the kernels take them, and the number of tiles in all."""
-    sizes = list(zip(levels[::3], levels[1::3], levels[2::3], strict=True))
-    tiles = sum(-(-batch * height * width // tile) for height, width, _ in sizes)
-    return tuple(pack_level(*size) for size in sizes), tiles
+    sizes = [ltrb.shape[2:] for ltrb in ltrbs]
+    tiles = sum(-(-len(ltrbs[0]) * height * width // tile) for height, width in sizes)
+    return tuple(pack_level(*size, stride) for size, stride in zip(sizes, strides, strict=True)), tiles
 
 
 def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
@@ -171,9 +199,11 @@ def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
     if x.dtype == torch.float32:
         product = "bf16x6" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
-    return launch_options(kernel, product, x.shape[2], weight.shape[1], capability)
+    return launch_options(kernel, product, x.shape[1], weight.shape[0], capability)
 
 
-def _launch(kernel, grid: tuple[int, ...], *arguments, **options) -> None:
-    with torch.cuda.device_of(arguments[0]):  # Triton launches on the current device, wherever the arguments are
+def _launch(kernel, grid: tuple[int, ...], on: Tensor, *arguments, **options) -> None:
+    """Start a kernel. Lists of tensors go in as tuples."""
+    arguments = (tuple(a) if isinstance(a, list) else a for a in arguments)
+    with torch.cuda.device_of(on):  # Triton launches on the current device, wherever the arguments are
         kernel[grid](*arguments, **options)
