@@ -38,7 +38,9 @@ BOXES = {  # pixels, for cells of 8
 def small_tiles(monkeypatch):
     """The interpreter computes masked lanes too: no larger tiles than these maps need, and several of them."""
     if star_triton.INTERPRETED:
-        monkeypatch.setattr(star_triton, "TILES", dict.fromkeys(star_triton.TILES, ((16, 32, 32, 1),) * 2))
+        monkeypatch.setattr(
+            star_triton, "TILES", dict.fromkeys(star_triton.TILES, (star_triton.Tile(16, 32, 32, 1),) * 2)
+        )
 
 
 def make(boxes="random", batch=1, channels=32, outputs=32, levels=LEVELS[:1], branches=1, dtype=torch.float32):

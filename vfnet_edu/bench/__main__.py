@@ -1,4 +1,4 @@
-"""`python -m vfnet_edu.bench star|model|data|losses`: tables of measurements, never tests."""
+"""`python -m vfnet_edu.bench star|tune|model|data|losses`: tables of measurements, never tests."""
 
 import importlib
 
@@ -6,6 +6,7 @@ from vfnet_edu.errors import UserError, cli
 
 WHAT = {
     "star": "the engines of the star convolution against torchvision's deformable convolution",
+    "tune": "the tiles of the star's kernels, on a GPU",
     "model": "images per second of a recipe, forward and training step",
     "data": "images per second of the loader, by number of workers",
     "losses": "focal against varifocal loss, head by head, on the embedded data set",

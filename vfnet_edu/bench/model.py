@@ -1,12 +1,17 @@
-"""How fast is a model?  `python -m vfnet_edu.bench model [RECIPE ...]`: images per second, answering and learning."""
+"""How fast is a model?  `python -m vfnet_edu.bench model [RECIPE ...]`: images per second, answering and learning.
+
+With `--profile` also where the time of a training step goes, kernel by kernel.
+"""
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torchvision
 import tyro
+from torch.profiler import ProfilerActivity, profile
 
 from vfnet_edu import recipes
 from vfnet_edu.builder import build
@@ -26,6 +31,8 @@ class Options:
     precision: str = "fp32"
     """fp32, bf16 or fp16"""
     repeats: int = 3
+    profile: int = 0
+    """also list so many of the kernels (on a CPU: operators) that take longest in a training step"""
 
 
 def main(args: list[str]) -> None:
@@ -44,20 +51,31 @@ def main(args: list[str]) -> None:
         answer, learn = (measure(model, options, device, teach) for teach in (False, True))
         peak = f"  {torch.cuda.max_memory_allocated(device) / 1e9:13.1f}" if device.type == "cuda" else ""
         print(f"{row:<28}  {answer:12.2f}  {learn:11.2f}{peak}")
+        if options.profile:
+            print_profile(model, options, device)
 
 
 def measure(model, options: Options, device: torch.device, teach: bool) -> float:
     """Images per second of whole calls, uint8 images to detections or to gradients."""
+    step, times = make_step(model, options, device, teach), []
+    for _ in range(options.repeats + 1):  # the first warms up
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return options.batch / statistics.median(times[1:])
+
+
+def make_step(model, options: Options, device: torch.device, teach: bool) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
     shape = (3, *options.size)
     images = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(options.batch)]
     h, w = options.size
     box = torch.tensor([[0.1 * w, 0.1 * h, 0.4 * w, 0.5 * h], [0.5 * w, 0.3 * h, 0.6 * w, 0.4 * h]])
     targets = [{"boxes": box, "labels": torch.tensor([0, 1])}] * options.batch
-    dtype, times = PRECISION[options.precision], []
+    dtype = PRECISION[options.precision]
     model.train(teach)
-    for _ in range(options.repeats + 1):  # the first warms up
-        began = time.perf_counter()
+
+    def step():
         with torch.autocast(device.type, dtype, enabled=dtype is not None), torch.set_grad_enabled(teach):
             result = model(images, targets if teach else None)
         if teach:
@@ -65,5 +83,24 @@ def measure(model, options: Options, device: torch.device, teach: bool) -> float
             model.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return options.batch / statistics.median(times[1:])
+
+    return step
+
+
+def print_profile(model, options: Options, device: torch.device) -> None:
+    """The longest kernels of one training step, and all kernels of the star together."""
+    step = make_step(model, options, device, teach=True)
+    step()
+    gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as profiler:
+        step()
+    found = [
+        (e.self_device_time_total if gpu else e.self_cpu_time_total, e.count, e.key) for e in profiler.key_averages()
+    ]
+    total = sum(us for us, *_ in found)
+    print(f"\n{'share':>7} {'ms':>9} {'calls':>6}  of a training step: {total / 1e3:.2f} ms in {len(found)} kinds")
+    for us, calls, name in sorted(found, reverse=True)[: options.profile]:
+        print(f"{us / total:7.1%} {us / 1e3:9.3f} {calls:6}  {name[:90]}")
+    star = [(us, calls) for us, calls, name in found if "star_" in name]
+    print(f"{sum(us for us, _ in star) / total:7.1%} {sum(us for us, _ in star) / 1e3:9.3f}"
+          f" {sum(calls for _, calls in star):6}  all kernels of the star\n")  # fmt: skip

@@ -3,6 +3,10 @@
 For the whole pyramid of an 800 x 1344 image and for every level: time, arithmetic rate, share of the floor, memory.
 The floor is the time of the arithmetic alone, at the rate that a large matrix product reaches here in that precision.
 torchvision and deformops are given their offsets for nothing.
+
+On a GPU the time is that of a CUDA graph, which has no gaps between its kernels; "eager" is that of the calls from
+Python, which at batch 1 may be the CPU's. Memory is the peak of a step beyond what was held before; "scratch" is what
+of it is gone again afterwards, when only the results are held.
 """
 
 import importlib.util
@@ -92,7 +96,8 @@ def main(args: list[str]) -> None:
                 print(f"\n{precision}, batch {batch}, {part}: {locations} locations, {options.channels} channels")
                 print(f"floor of the forward pass {floor:.3f} ms, at {rate / 1e12:.3g} TFLOP/s")
                 table = measure_all(case, device, precision, repeats, rate)
-                print_table(table)
+                print_table(table, gpu)
+                print_ratios(table)
                 about = {"precision": precision, "batch": batch, "part": part, "floor_ms": floor}
                 rows += [about | row for row in table]
     if options.json:
@@ -180,8 +185,10 @@ def measure_all(case: Case, device: torch.device, precision: str, repeats: int, 
         work = case.flop * (2 if "two branches" in name else 1)
         row = {"name": name}
         try:
-            row["forward_ms"], row["forward_mb"] = measure(function, case, where, device, repeats, backward=False)
-            row["both_ms"], row["both_mb"] = measure(function, case, where, device, repeats, backward=True)
+            for part, backward in ("forward", False), ("both", True):
+                found = measure(function, case, where, device, repeats, backward)
+                row |= {f"{part}_{key}": value for key, value in found.items()}
+            row["backward_ms"] = row["both_ms"] - row["forward_ms"]
             row["forward_tflops"] = work / row["forward_ms"] / 1e9
             row["forward_share"] = work / rate * 1e3 / row["forward_ms"]
             row["both_share"] = 3 * work / rate * 1e3 / row["both_ms"]
@@ -191,7 +198,7 @@ def measure_all(case: Case, device: torch.device, precision: str, repeats: int, 
     return table
 
 
-def measure(function, case: Case, where: list[Tensor], device, repeats: int, backward: bool) -> tuple[float, float]:
+def measure(function, case: Case, where: list[Tensor], device, repeats: int, backward: bool) -> dict[str, float]:
     """Median milliseconds and peak extra megabytes of forward, or of forward and backward."""
     xs = [x.detach().requires_grad_(backward) for x in case.xs]
     where = [w.detach().requires_grad_(backward) for w in where]
@@ -203,13 +210,33 @@ def measure(function, case: Case, where: list[Tensor], device, repeats: int, bac
         nonlocal upstream
         with torch.set_grad_enabled(backward):
             out = function(xs, where, weight)
-            if backward:
-                if upstream is None:
-                    upstream = [torch.randn(o.shape, generator=generator).to(o) for o in out]
-                torch.autograd.grad(out, [*xs, *where, weight], upstream, allow_unused=True)
+            if not backward:
+                return out
+            if upstream is None:
+                upstream = [torch.randn(o.shape, generator=generator).to(o) for o in out]
+            return out, torch.autograd.grad(out, [*xs, *where, weight], upstream, allow_unused=True)
 
     step()  # compile, tune, fill caches
-    return timed(step, device, repeats), peak_memory(step, device)
+    found = dict(zip(("mb", "scratch_mb"), peak_memory(step, device), strict=True))
+    found["eager_ms"] = timed(step, device, repeats)
+    graph = captured(step) if device.type == "cuda" else None
+    return found | {"ms": timed(graph.replay, device, repeats) if graph else found["eager_ms"]}
+
+
+def captured(step: Callable) -> torch.cuda.CUDAGraph | None:
+    """A step as a CUDA graph; nothing, where it asks the GPU for a value and cannot be one."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        side = torch.cuda.Stream()  # PyTorch asks for a warm-up beside the default stream
+        with torch.cuda.stream(side):
+            step()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph
 
 
 def timed(step: Callable, device: torch.device, repeats: int) -> float:
@@ -233,22 +260,26 @@ def timed(step: Callable, device: torch.device, repeats: int) -> float:
     return statistics.median(times)
 
 
-def peak_memory(step: Callable, device: torch.device) -> float:
-    """Megabytes that PyTorch holds at the worst moment of a step, beyond those held before."""
+def peak_memory(step: Callable, device: torch.device) -> tuple[float, float]:
+    """Megabytes that PyTorch holds at the worst moment of a step, beyond those before, and beyond those after it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        step()
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+        results = step()
+        peak, after = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+        del results
+        return (peak - before) / 1e6, (peak - after) / 1e6
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
+        results = step()
+    del results
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]")
-    return max(itertools.accumulate(size for _, size in changes)) / 1e6
+    held = list(itertools.accumulate(size for _, size in changes))
+    return max(held) / 1e6, (max(held) - held[-1]) / 1e6
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -259,16 +290,34 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / timed(lambda: a @ b, device, 10) * 1e3
 
 
-def print_table(table: list[dict]) -> None:
-    baseline = next((row for row in table if row["name"] == "torchvision" and "both_ms" in row), None)
-    print(f"{'':<28}{'forward':>10}{'':>8}{'TFLOP/s':>9}{'of floor':>9}{'peak':>9}"
-          f"{'fwd + bwd':>12}{'':>8}{'of floor':>9}{'peak':>9}")  # fmt: skip
+def print_table(table: list[dict], gpu: bool) -> None:
+    eager = f"{'eager':>10}" if gpu else ""
+    print(f"{'':<28}{'forward':>10}{eager}{'TFLOP/s':>9}{'of floor':>9}{'peak':>9}{'scratch':>9}"
+          f"{'fwd + bwd':>12}{eager}{'of floor':>9}{'peak':>9}{'scratch':>9}")  # fmt: skip
     for row in table:
         if "error" in row:
             print(f"{row['name']:<28}   {row['error'][:80]}")
             continue
-        times = 2 if "two branches" in row["name"] else 1
-        faster = [f"{times * baseline[k] / row[k]:.1f} x" if baseline else "" for k in ("forward_ms", "both_ms")]
-        print(f"{row['name']:<28}{row['forward_ms']:>7.2f} ms{faster[0]:>8}{row['forward_tflops']:>9.3g}"
-              f"{row['forward_share']:>9.0%}{row['forward_mb']:>6.0f} MB"
-              f"{row['both_ms']:>9.2f} ms{faster[1]:>8}{row['both_share']:>9.0%}{row['both_mb']:>6.0f} MB")  # fmt: skip
+        forward, both = (f"{row[k]:>7.2f} ms" if gpu else "" for k in ("forward_eager_ms", "both_eager_ms"))
+        print(f"{row['name']:<28}{row['forward_ms']:>7.2f} ms{forward}{row['forward_tflops']:>9.3g}"
+              f"{row['forward_share']:>9.0%}{row['forward_mb']:>6.0f} MB{row['forward_scratch_mb']:>6.0f} MB"
+              f"{row['both_ms']:>9.2f} ms{both}{row['both_share']:>9.0%}{row['both_mb']:>6.0f} MB"
+              f"{row['both_scratch_mb']:>6.0f} MB")  # fmt: skip
+
+
+def print_ratios(table: list[dict]) -> None:
+    """What is asked of a kernel: its times and its memory against torchvision's and against a plain convolution's."""
+    rows = {row["name"]: row for row in table if "error" not in row}
+    base, plain = rows.pop("torchvision", None), rows.pop("plain 3x3 convolution", None)
+    for name, row in rows.items():
+        times = 2 if "two branches" in name else 1
+        parts = [f"{name}:"]
+        if base:
+            faster = [times * base[k] / row[k] for k in ("forward_ms", "backward_ms", "forward_eager_ms")]
+            peak, scratch = (times * base[k] / max(row[k], 1e-3) for k in ("both_mb", "both_scratch_mb"))
+            parts += [f"forward {faster[0]:.1f} x (eager {faster[2]:.1f} x), backward {faster[1]:.1f} x as fast as"]
+            parts += [f"torchvision, peak memory 1/{peak:.1f}, scratch 1/{scratch:.1f};"]
+        if plain:
+            slower = [row[k] / plain[k] / times for k in ("forward_ms", "both_ms")]
+            parts += [f"{slower[0]:.1f} x the time of a plain convolution forward, {slower[1]:.1f} x both"]
+        print(" ".join(parts))

@@ -94,8 +94,8 @@ def star_conv_backward(
         grads, xs, ltrbs, weights, dxs, dltrbs, levels, batch,
         C=xs[0].shape[1], OUT=weights[0].shape[0], ATOMIC=atomic, **options,
     )  # fmt: skip
-    for i, x in enumerate(xs):
-        dxs[i] = dxs[i].to(x.dtype)  # one after the other: each wide one makes room
+    for i in reversed(range(len(xs))):
+        dxs[i] = dxs[i].to(xs[i].dtype)  # one after the other, the largest last: each makes room for the next
     return [*dxs, *(dltrb.sum(0).permute(0, 3, 1, 2) for dltrb in dltrbs), *dweights]
 
 
@@ -142,7 +142,7 @@ def _weight_gradients(grads, xs, ltrbs, weights, strides) -> list[Tensor]:
     options = _options("backward_weight", xs[0], weights[0])
     levels, tiles = _levels(ltrbs, strides, options["M"])
     blocks = 9 * (channels // options["K"]) * (outputs // options["N"])
-    parts = max(1, min(tiles, 264 // (blocks * branches)))  # 264 programs: two per multiprocessor of an H200
+    parts = max(1, min(tiles, round(132 / blocks)))  # a program per branch for each of an H200's 132 multiprocessors
     part = xs[0].new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
     _launch(
         star_backward_weight, (blocks, parts, branches), xs[0],

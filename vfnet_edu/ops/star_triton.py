@@ -24,9 +24,11 @@ Whatever the dtype of the features, they are interpolated and summed in float32.
 """
 
 import math
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
+from triton.errors import TritonError as TritonError  # for others to catch: Triton is imported here alone
 
 # The interpreter (TRITON_INTERPRET=1) multiplies bfloat16 as if its bits were an integer: there, widen the operands.
 INTERPRETED = bool(triton.knobs.runtime.interpret)
@@ -296,20 +298,35 @@ def star_gather_gradient(
     tl.store(dx_ptr + cell.to(tl.int64) * C + k, tl.sum(acc, axis=0))
 
 
-# Tiles (M locations, N channels out, K channels in, pipeline stages), with 8 warps. A tile too large spills registers
-# to memory, or does not fit into shared memory; these do neither (tests/test_star_compile.py). Counted, not yet timed.
+class Tile(NamedTuple):
+    """How much a program does at a time, and what it may use for it."""
+
+    m: int  # locations
+    n: int  # channels out
+    k: int  # channels in
+    stages: int  # of the pipeline that fetches ahead
+    warps: int = 8
+    registers: int | None = None  # at most so many per thread, so that more programs fit into a multiprocessor
+
+
+# A tile too large spills registers to memory, or does not fit into shared memory; these do neither
+# (tests/test_star_compile.py). Counted, not yet timed: `python -m vfnet_edu.bench tune` does that.
 TILES = {
-    # kernel, product                    compute capability 9     others: less shared memory, or less tensor memory
-    ("forward", "16 bit"): ((64, 256, 32, 3), (64, 256, 32, 3)),
-    ("forward", "tf32"): ((64, 256, 32, 2), (64, 256, 16, 2)),
-    ("forward", "bf16x6"): ((128, 128, 32, 2), (32, 128, 32, 2)),
-    ("backward_input", "16 bit"): ((64, 256, 64, 2), (64, 256, 32, 2)),
-    ("backward_input", "tf32"): ((64, 64, 64, 2), (32, 32, 32, 2)),
-    ("backward_input", "bf16x6"): ((64, 32, 64, 2), (64, 32, 16, 2)),
-    ("backward_weight", "16 bit"): ((64, 256, 128, 2), (64, 256, 32, 2)),
-    ("backward_weight", "tf32"): ((32, 256, 128, 2), (32, 256, 64, 2)),
-    ("backward_weight", "bf16x6"): ((64, 128, 64, 2), (64, 128, 32, 2)),
+    # kernel, product                compute capability 9      others: less shared memory, or less tensor memory
+    ("forward", "16 bit"): (Tile(64, 256, 32, 3), Tile(64, 256, 32, 3)),
+    ("forward", "tf32"): (Tile(64, 256, 32, 2), Tile(64, 256, 16, 2)),
+    ("forward", "bf16x6"): (Tile(128, 128, 32, 2), Tile(32, 128, 32, 2)),
+    ("backward_input", "16 bit"): (Tile(64, 256, 64, 2), Tile(64, 256, 32, 2)),
+    ("backward_input", "tf32"): (Tile(64, 64, 64, 2), Tile(32, 32, 32, 2)),
+    ("backward_input", "bf16x6"): (Tile(64, 32, 64, 2), Tile(64, 32, 16, 2)),
+    ("backward_weight", "16 bit"): (Tile(64, 256, 128, 2), Tile(64, 256, 32, 2)),
+    ("backward_weight", "tf32"): (Tile(32, 256, 128, 2), Tile(32, 256, 64, 2)),
+    ("backward_weight", "bf16x6"): (Tile(64, 128, 64, 2), Tile(64, 128, 32, 2)),
 }
+
+
+def choose_tile(kernel: str, product: str, capability: tuple[int, int]) -> Tile:
+    return TILES[kernel, product][0 if capability[0] == 9 else 1]
 
 
 def launch_options(kernel: str, product: str, channels: int, outputs: int, capability: tuple[int, int]) -> dict:
@@ -321,14 +338,15 @@ def launch_options(kernel: str, product: str, channels: int, outputs: int, capab
         channels, outputs: multiples of 32.
         capability: compute capability of the GPU.
     """
-    m, n, k, stages = TILES[kernel, product][0 if capability[0] == 9 else 1]
+    tile = choose_tile(kernel, product, capability)
     return {
-        "M": m,
-        "N": math.gcd(n, outputs),  # still a power of two, and a divisor
-        "K": math.gcd(k, channels),
+        "M": tile.m,
+        "N": math.gcd(tile.n, outputs),  # still a power of two, and a divisor
+        "K": math.gcd(tile.k, channels),
         "PRECISION": "ieee" if product == "16 bit" else product,
         "WIDEN": INTERPRETED,
-        "num_warps": 8,
-        "num_stages": stages,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        "maxnreg": tile.registers,
         "enable_fp_fusion": True,
     }
