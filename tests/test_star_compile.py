@@ -1,7 +1,8 @@
 """The fused kernels in machine code, compiled here without a GPU: no spills, within the limits, on tensor cores.
 
 Triton's wheel brings its own assembler and disassembler. It cannot compile in a process where its interpreter is on, so
-this file is also a script: `python test_star_compile.py CAPABILITY [PRODUCT ...]` prints what it found as json.
+this file is also a script: `python test_star_compile.py CAPABILITY [PRODUCT ...]` prints what it found as json, and
+`python test_star_compile.py launches` how many kernels the operator compiles for some calls.
 """
 
 import json
@@ -53,6 +54,50 @@ def test_machine_code(capability, products, tmp_path):
             assert f["wide_atomics"] > 0, f"{kernel} adds its gradients one by one, not four at once"
 
 
+@pytest.mark.skipif(tools() is None, reason="no Triton, or no assembler for this machine in it")
+def test_one_kernel_serves_all_sizes(tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, __file__, "launches"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    # the input's gradient is made by one kernel with atomic additions, and by another without
+    kernels = {"star_forward": 1, "star_backward_input": 2, "star_backward_weight": 1, "star_gather_gradient": 1}
+    assert json.loads(result.stdout) == kernels
+
+
+def compile_launches() -> dict:
+    """How many different kernels the calls of the operator lead to, compiled as for a launch on an H200."""
+    import torch
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+
+    from vfnet_edu.ops import star_gpu
+
+    class Driver:
+        get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+        get_current_device = staticmethod(lambda: 0)
+        get_current_stream = staticmethod(lambda device=None: 0)
+
+    found = {}
+
+    def launch(kernel, grid, on, *arguments, **options):
+        arguments = [tuple(a) if isinstance(a, list) else a for a in arguments]
+        compiled = kernel.warmup(*arguments, grid=grid, **options)
+        found.setdefault(kernel.fn.__name__, set()).add(compiled.hash)
+
+    driver.set_active(Driver())
+    star_gpu._launch = launch
+    for batch, size in (1, (16, 32)), (2, (10, 17)), (3, (13, 16)):
+        sizes = [size, (size[0] // 2, size[1] // 2), (1, 1)]
+        shapes = [(batch, 64, *hw) for hw in sizes] * 2, [(batch, 4, *hw) for hw in sizes], [(64, 64, 3, 3)] * 2
+        maps = [[torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in part] for part in shapes]
+        xs, ltrbs, weights = [m.bfloat16() for m in maps[0]], maps[1], [m.bfloat16() for m in maps[2]]
+        star_gpu.star_conv(xs, ltrbs, weights, [8, 16, 32])
+        for ordered in False, True:
+            torch.use_deterministic_algorithms(ordered)
+            star_gpu.star_conv_backward(xs, xs, ltrbs, weights, [8, 16, 32])
+    return {name: len(hashes) for name, hashes in found.items()}
+
+
 def compile_all(capability: int, products: list[str]) -> dict:
     """Figures of every kernel at the size of VFNet's head: 256 channels, five levels."""
     import triton
@@ -66,14 +111,13 @@ def compile_all(capability: int, products: list[str]) -> dict:
     wide = {"ltrbs": levels, "dltrbs": levels, "dxs": levels * branches}  # float32 always
     fixed = {name: ("*fp32",) * n for name, n in wide.items()}
     fixed |= {"part_ptr": "*fp32", "levels": ("i64",) * levels, "batch": "i32", "tiles": "i32"}
-    extra = {"backward_input": {"ATOMIC": True}, "backward_weight": {"PARTS": 5}}
     found = {}
     for kernel, product in star_triton.TILES:
         if product not in products:
             continue
         function = getattr(star_triton, f"star_{kernel}")
         options = star_triton.launch_options(kernel, product, 256, 256, divmod(capability, 10))
-        constants = {"C": 256, "OUT": 256} | extra.get(kernel, {})
+        constants = {"C": 256, "OUT": 256} | ({"ATOMIC": True} if kernel == "backward_input" else {})
         constants |= {name: options.pop(name) for name in ("M", "N", "K", "PRECISION", "WIDEN")}
         features = "*bf16" if product == "16 bit" else "*fp32"
         names = function.arg_names
@@ -111,4 +155,7 @@ def figures(compiled, tensor_cores: str) -> dict:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["launches"]:
+        print(json.dumps(compile_launches()))
+        sys.exit()
     print(json.dumps(compile_all(int(sys.argv[1]), sys.argv[2:] or list(ALL)), indent=1))

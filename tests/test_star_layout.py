@@ -1,8 +1,10 @@
 """VFNet on a GPU runs channels_last: no copy that only changes the layout surrounds the star.
 
-Without a GPU: fake tensors carry shapes and strides through the forward pass, and run nothing.
+Without a GPU: fake tensors carry shapes and strides through the forward pass, and run nothing; what the backward pass
+is handed is looked at on a CPU.
 """
 
+import os
 from collections import Counter
 
 import pytest
@@ -12,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vfnet_edu as vf
+from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
 from vfnet_edu.ops import star
 
 COPIES = {"aten::clone", "aten::copy_", "aten::_to_copy", "aten::contiguous", "aten::cat"}
@@ -52,3 +55,28 @@ def test_no_copy_of_a_feature_map(monkeypatch):
     star._choose_engine.cache_clear()
     assert forward.ours == {"vfnet_edu::star_conv": 1}
     assert not forward.copies
+
+
+class Gradients(TorchDispatchMode):
+    """Keeps what the star's backward operator is given."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name == "vfnet_edu::star_conv_backward":
+            self.grads, self.xs = args[:2]
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradients_arrive_channels_last(monkeypatch):
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("on a CPU the kernel runs in Triton's interpreter")
+    monkeypatch.setenv("VFNET_EDU_STAR", "triton")
+    star._choose_engine.cache_clear()
+    head = VFNetHead(VFNetConfig(channels=32, depth=1, strides=(8, 16))).to(memory_format=torch.channels_last)
+    pyramid = [torch.randn(2, 32, 4, 6), torch.randn(2, 32, 2, 3)]
+    out = head([x.contiguous(memory_format=torch.channels_last) for x in pyramid])
+    with Gradients() as backward:
+        (out.logits.sum() + out.refined.sum()).backward()
+    star._choose_engine.cache_clear()
+    assert len(backward.grads) == len(backward.xs) == 4  # two branches of two levels
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (*backward.grads, *backward.xs))

@@ -146,7 +146,7 @@ def _weight_gradients(grads, xs, ltrbs, weights, strides) -> list[Tensor]:
     part = xs[0].new_empty(parts, branches, 9, channels, outputs, dtype=torch.float32)
     _launch(
         star_backward_weight, (blocks, parts, branches), xs[0],
-        grads, xs, ltrbs, part, levels, len(xs[0]), tiles, C=channels, OUT=outputs, PARTS=parts, **options,
+        grads, xs, ltrbs, part, levels, len(xs[0]), tiles, C=channels, OUT=outputs, **options,
     )  # fmt: skip
     dweights = part.sum(0).permute(0, 3, 2, 1).unflatten(3, (3, 3))  # (R, O, C, 3, 3)
     return [

@@ -248,11 +248,11 @@ def star_backward_input(
 def star_backward_weight(
     grads, xs, ltrbs, part_ptr, levels, batch, tiles,
     C: tl.constexpr, OUT: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr, PARTS: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """One part of the weight's gradient, of part (PARTS, R, 9, C, OUT) float32: one tap, K channels in, N out.
+    """One part of the weight's gradient, of part (parts, R, 9, C, OUT) float32: one tap, K channels in, N out.
 
-    A part is the sum over every PARTS-th tile. Grid: (9 * C / K * OUT / N, PARTS, R).
+    With seven parts, each is the sum over every seventh tile. Grid: (9 * C / K * OUT / N, parts, R).
     """
     block, part = tl.program_id(0), tl.program_id(1)
     branch = tl.program_id(2)
@@ -265,7 +265,7 @@ def star_backward_weight(
     tap = block // (blocks_n * blocks_k)
 
     acc = tl.zeros((K, N), dtype=tl.float32)
-    for tile in range(part, tiles, PARTS):
+    for tile in range(part, tiles, tl.num_programs(1)):
         level, row, exists, place = _locate(tile, levels, batch, M)
         edges, _ = _edges(_pick(ltrbs, level), row, exists, place[5])
         x_ptr, grad_ptr = _pick(xs, branch * len(levels) + level), _pick(grads, branch * len(levels) + level)
