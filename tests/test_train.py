@@ -322,7 +322,7 @@ def test_learning_rate():
     assert rate(499) == pytest.approx(0.009982) and rate(500) == 0.01
     assert rate(7 * epoch, 7) == 0.01 and rate(8 * epoch, 8) == pytest.approx(0.001)
     assert rate(11 * epoch, 11) == pytest.approx(0.0001)
-    assert schedule.warmup_steps(config, 228) == 22  # 300 photographs: not half of the run
+    assert schedule.warmup_steps(config, 228) == 45  # 300 photographs: not half of the run
     cosine = replace(config, schedule="cosine", warmup_steps=0)
     assert schedule.learning_rate(cosine, 1.0, 50, 0, 100) == pytest.approx(0.5)
 

@@ -33,7 +33,7 @@ ROWS = {  # head -> its rows with the focal and with the varifocal loss
     "reppoints": ("reppoints_r50_fl_1x", "reppoints_r50_vfl_1x"),
 }
 FITTED = {  # to objects of 18 to 80 pixels on three levels; `score_std` so that the first scores of all scatter alike
-    "vfnet": {"box_unit": 2.0, "anchor_size": 4.0},
+    "vfnet": {"box_unit": 2.0, "anchor_size": 4.0, "star_std": 0.02},
     "atss": {"anchor_size": 4.0, "score_std": 0.05},
     "retinanet": {"anchor_sizes": (2.0, 2 * 2 ** (1 / 3), 2 * 2 ** (2 / 3)), "score_std": 0.1},
     "foveabox": {"base_edge": 1.0, "scale_ranges": ((1, 32), (16, 64), (32, 2048)), "score_std": 0.1},

@@ -38,6 +38,7 @@ class VFNetConfig:
 
     classes: int = 80
     score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
+    star_std: float = 0.01  # of the star convolutions' start
     channels: int = 256
     depth: int = 3  # convolutions per tower
     dcn: bool = False  # DCNv2 in the last convolution of each tower
@@ -94,7 +95,7 @@ class VFNetHead(nn.Module):
         init_normal(self)
         start_scores(self.score_out, config.score_std)
         for star in [p for n, p in self.named_parameters() if n.endswith("_star")]:
-            nn.init.normal_(star, std=0.01)
+            nn.init.normal_(star, std=config.star_std)
 
     # ------------------------------------------------------------------ predict
     def forward(self, pyramid: list[Tensor]) -> VFNetOutput:

@@ -56,8 +56,8 @@ def batch_shape(config: DataConfig, world: int) -> tuple[int, int]:
 
 
 def warmup_steps(config: OptimConfig, total: int) -> int:
-    """The recipe's, but at most a tenth of the run: 500 steps are half of all when there are 300 photographs."""
-    return min(config.warmup_steps, total // 10)
+    """The recipe's, but at most a fifth of the run: 500 steps are half of all when there are 300 photographs."""
+    return min(config.warmup_steps, total // 5)
 
 
 def learning_rate(config: OptimConfig, base: float, step: int, epoch: int, total: int) -> float:

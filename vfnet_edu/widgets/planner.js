@@ -11,7 +11,7 @@ export function batchShape(imagesPerGpu, batchSize, world) {
 /** Steps of an epoch: images fill up whole batches, batches whole steps. */
 export const stepsPerEpoch = (images, perGpu, world, passes) => Math.ceil(Math.ceil(images / perGpu) / (world * passes));
 
-export const warmupSteps = (recipe, total) => Math.min(recipe.warmup_steps, Math.floor(total / 10));
+export const warmupSteps = (recipe, total) => Math.min(recipe.warmup_steps, Math.floor(total / 5));
 
 /** The rate of one step; `base`: the rate for the batch at hand; `epoch`: epochs done; `total`: steps of the run. */
 export function learningRate(recipe, base, step, epoch, total) {
