@@ -174,6 +174,10 @@ def test_shapes_that_do_not_fit():
     for wrong_x, wrong_ltrb in [(x, ltrb[:, :3]), (x, ltrb[..., :6]), (x[:, :4], ltrb), (x[:1], ltrb)]:
         with pytest.raises(ValueError, match="do not fit"):
             star_conv2d(wrong_x, wrong_ltrb, weight, STRIDE)
+    with pytest.raises(ValueError, match="one batch size, dtype and device.*torch.float16"):
+        star_conv2d(x, ltrb, weight.half(), STRIDE)
+    with pytest.raises(ValueError, match="one batch size"):  # each level by itself would do
+        star_conv2d_pyramid([([x, x[:1]], weight)], [ltrb, ltrb[:1]], [STRIDE, STRIDE])
     with pytest.raises(ValueError, match="weights must be"):
         star_conv2d(x, ltrb, weight[..., :2], STRIDE)
     with pytest.raises(ValueError, match="one each a level"):

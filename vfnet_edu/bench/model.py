@@ -48,11 +48,15 @@ def main(args: list[str]) -> None:
     for row in options.recipes:
         model = build(replace(recipes.by_name(row), backbone_weights="none")).to(device)
         model = model.to(memory_format=torch.channels_last)
-        answer, learn = (measure(model, options, device, teach) for teach in (False, True))
+        answer = measure(model, options, device, teach=False)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        learn = measure(model, options, device, teach=True)
         peak = f"  {torch.cuda.max_memory_allocated(device) / 1e9:13.1f}" if device.type == "cuda" else ""
         print(f"{row:<28}  {answer:12.2f}  {learn:11.2f}{peak}")
         if options.profile:
             print_profile(model, options, device)
+        del model  # before the next is built
 
 
 def measure(model, options: Options, device: torch.device, teach: bool) -> float:
@@ -98,6 +102,9 @@ def print_profile(model, options: Options, device: torch.device) -> None:
         (e.self_device_time_total if gpu else e.self_cpu_time_total, e.count, e.key) for e in profiler.key_averages()
     ]
     total = sum(us for us, *_ in found)
+    if not total:
+        print("the profiler saw no kernel: is it allowed to, on this machine?")
+        return
     print(f"\n{'share':>7} {'ms':>9} {'calls':>6}  of a training step: {total / 1e3:.2f} ms in {len(found)} kinds")
     for us, calls, name in sorted(found, reverse=True)[: options.profile]:
         print(f"{us / total:7.1%} {us / 1e3:9.3f} {calls:6}  {name[:90]}")

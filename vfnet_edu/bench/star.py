@@ -4,9 +4,11 @@ For the whole pyramid of an 800 x 1344 image and for every level: time, arithmet
 The floor is the time of the arithmetic alone, at the rate that a large matrix product reaches here in that precision.
 torchvision and deformops are given their offsets for nothing.
 
-On a GPU the time is that of a CUDA graph, which has no gaps between its kernels; "eager" is that of the calls from
-Python, which at batch 1 may be the CPU's. Memory is the peak of a step beyond what was held before; "scratch" is what
-of it is gone again afterwards, when only the results are held.
+On a GPU the kernels wait in a queue and then run one after the other, and that is the time; "eager" is that of the
+calls from Python as they come, which at batch 1 may be the CPU's. In bf16 torchvision computes in float32, with offsets
+in float32: that is what autocast makes of it. In fp32 the floor is that of the CUDA cores, and our kernel, which makes
+six bf16 products, may be above it. Memory is the peak of a step beyond what was held before; "scratch" is what of it is
+gone again afterwards, when only the results are held.
 """
 
 import importlib.util
@@ -18,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -100,9 +102,9 @@ def main(args: list[str]) -> None:
                 print_ratios(table)
                 about = {"precision": precision, "batch": batch, "part": part, "floor_ms": floor}
                 rows += [about | row for row in table]
-    if options.json:
-        header = {"device": where, "threads": torch.get_num_threads(), "versions": versions, "repeats": repeats}
-        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1))
+                if options.json:  # after every table: what is measured is kept
+                    header = {"device": where, "threads": torch.get_num_threads(), "versions": versions}
+                    options.json.write_text(json.dumps(header | {"repeats": repeats, "rows": rows}, indent=1))
 
 
 def make_case(options: Options, batch: int, device: torch.device, dtype: torch.dtype) -> Case:
@@ -127,7 +129,7 @@ def make_case(options: Options, batch: int, device: torch.device, dtype: torch.d
                 image.copy_(torch.where(box.amin(0) > 0, noisy, image))
         features = torch.randn(batch, options.channels, h, w, generator=generator)
         xs.append(features.to(device, dtype).contiguous(memory_format=torch.channels_last))
-        ltrbs.append(ltrb.to(device))
+        ltrbs.append(ltrb.to(device).contiguous(memory_format=torch.channels_last))
     weight = torch.randn(options.channels, options.channels, 3, 3, generator=generator) / (9 * options.channels) ** 0.5
     return Case(xs, ltrbs, weight.to(device, dtype).contiguous(memory_format=torch.channels_last), STRIDES)
 
@@ -136,8 +138,8 @@ def pick(case: Case, level: int) -> Case:
     return Case([case.xs[level]], [case.ltrbs[level]], case.weight, (case.strides[level],))
 
 
-def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Callable]:
-    """What to measure: functions of (features, boxes or offsets, weight) to maps, each with its boxes or offsets."""
+def contenders(case: Case, device: torch.device, precision: str) -> dict[str, tuple]:
+    """What to measure: functions of (features, boxes or offsets, weight) to maps, with inputs as they like them."""
     offsets = [star_offsets(ltrb, stride) for ltrb, stride in zip(case.ltrbs, case.strides, strict=True)]
     half = [o.to(case.weight.dtype) for o in offsets]
     autocast = torch.autocast(device.type, DTYPES[precision]) if precision == "bf16" else nullcontext()
@@ -159,41 +161,43 @@ def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Ca
         pair = star_conv2d_pyramid([(xs, weight), (xs, weight)], ltrbs, case.strides)
         return pair[0] + pair[1]
 
-    found = {"plain 3x3 convolution": (plain, case.ltrbs)}
+    found = {"plain 3x3 convolution": (plain, case, case.ltrbs)}
     if device.type == "cuda" or precision == "fp32":
-        found["torchvision"] = torchvision_, (offsets if precision == "bf16" else half)
+        rows = replace(case, xs=[x.contiguous() for x in case.xs], weight=case.weight.contiguous())
+        found["torchvision"] = torchvision_, rows, (offsets if precision == "bf16" else half)
     if device.type == "cuda" and importlib.util.find_spec("deformops"):
-        from deformops.registry import conv
 
         def deformops(xs, offsets, weight):
+            from deformops.registry import conv
+
             return [conv(x.permute(0, 2, 3, 1), o, weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
 
         native = [o.permute(0, 2, 3, 1).unflatten(3, (1, 9, 2)).contiguous() for o in half]
-        found["deformops"] = deformops, native
+        found["deformops"] = deformops, case, native
     if device.type == "cpu" or len(case.xs[0]) == 1:  # it keeps 25 copies of the features
-        found["reference"] = engine("reference"), case.ltrbs
+        found["reference"] = engine("reference"), case, case.ltrbs
     best = choose_engine(device, case.weight.dtype)
     if best not in found:
-        found[best] = engine(best), case.ltrbs
-    found[f"{best}, two branches"] = two_branches, case.ltrbs
+        found[best] = engine(best), case, case.ltrbs
+    found[f"{best}, two branches"] = two_branches, case, case.ltrbs
     return found
 
 
 def measure_all(case: Case, device: torch.device, precision: str, repeats: int, rate: float) -> list[dict]:
     table = []
-    for name, (function, where) in contenders(case, device, precision).items():
+    for name, (function, inputs, where) in contenders(case, device, precision).items():
         work = case.flop * (2 if "two branches" in name else 1)
         row = {"name": name}
         try:
             for part, backward in ("forward", False), ("both", True):
-                found = measure(function, case, where, device, repeats, backward)
+                found = measure(function, inputs, where, device, repeats, backward)
                 row |= {f"{part}_{key}": value for key, value in found.items()}
             row["backward_ms"] = row["both_ms"] - row["forward_ms"]
             row["forward_tflops"] = work / row["forward_ms"] / 1e9
             row["forward_share"] = work / rate * 1e3 / row["forward_ms"]
             row["both_share"] = 3 * work / rate * 1e3 / row["both_ms"]
-        except RuntimeError as error:  # out of memory, or a rival that does not know the precision
-            row["error"] = str(error).splitlines()[0]
+        except Exception as error:  # out of memory, a rival that does not know the precision: the others go on
+            row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
         table.append(row)
     return table
 
@@ -213,51 +217,41 @@ def measure(function, case: Case, where: list[Tensor], device, repeats: int, bac
             if not backward:
                 return out
             if upstream is None:
-                upstream = [torch.randn(o.shape, generator=generator).to(o) for o in out]
+                upstream = [torch.empty_like(o).copy_(torch.randn(o.shape, generator=generator)) for o in out]
             return out, torch.autograd.grad(out, [*xs, *where, weight], upstream, allow_unused=True)
 
     step()  # compile, tune, fill caches
     found = dict(zip(("mb", "scratch_mb"), peak_memory(step, device), strict=True))
     found["eager_ms"] = timed(step, device, repeats)
-    graph = captured(step) if device.type == "cuda" else None
-    return found | {"ms": timed(graph.replay, device, repeats) if graph else found["eager_ms"]}
+    return found | {"ms": timed(step, device, repeats, ahead=True) if device.type == "cuda" else found["eager_ms"]}
 
 
-def captured(step: Callable) -> torch.cuda.CUDAGraph | None:
-    """A step as a CUDA graph; nothing, where it asks the GPU for a value and cannot be one."""
-    graph = torch.cuda.CUDAGraph()
-    try:
-        side = torch.cuda.Stream()  # PyTorch asks for a warm-up beside the default stream
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            step()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return None
-    return graph
-
-
-def timed(step: Callable, device: torch.device, repeats: int) -> float:
+def timed(step: Callable, device: torch.device, repeats: int, ahead: bool = False) -> float:
     """Median milliseconds: of the GPU between two events, or of all the process's CPU threads together.
 
     Process time ignores what else the machine does; divided by the number of threads it is the time on an idle one.
+
+    Args:
+        ahead: keep the GPU busy until the CPU has handed over all kernels of the step, so that none waits for the next.
     """
-    times = []
-    for _ in range(repeats):
+    times, cpu_ms = [], 0.0
+    for _ in range(repeats + ahead):
         if device.type == "cuda":
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            if ahead:
+                torch.cuda._sleep(int(4e6 * cpu_ms))  # clock cycles: twice as long as handing over takes, at 2 GHz
+            began = time.perf_counter()
             begin.record()
             step()
             end.record()
+            cpu_ms = 1e3 * (time.perf_counter() - began)
             torch.cuda.synchronize(device)
             times.append(begin.elapsed_time(end))
         else:
             began = time.process_time()
             step()
             times.append(1e3 * (time.process_time() - began) / torch.get_num_threads())
-    return statistics.median(times)
+    return statistics.median(times[ahead:])
 
 
 def peak_memory(step: Callable, device: torch.device) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from vfnet_edu.bench.star import DTYPES, Case, captured, make_case, timed
+from vfnet_edu.bench.star import DTYPES, Case, make_case, timed
 from vfnet_edu.bench.star import Options as Star
 from vfnet_edu.errors import UserError
 from vfnet_edu.ops import star_gpu, star_triton
@@ -88,8 +88,7 @@ def try_tiles(kernel: str, product: str, case: Case, device, repeats: int) -> li
         mark = "  (now)" if tile == now else ""
         try:
             error = float(torch.stack([distance(a, b) for a, b in zip(step(), wanted, strict=True)]).max())
-            graph = captured(step) if device.type == "cuda" else None
-            ms = timed(graph.replay if graph else step, device, repeats)
+            ms = timed(step, device, repeats, ahead=device.type == "cuda")
         except (TritonError, RuntimeError) as reason:
             print(f"{about(tile)}  {str(reason).splitlines()[0][:70]}{mark}")
             continue

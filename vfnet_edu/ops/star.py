@@ -177,7 +177,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype) -> str:
 
 def _check(branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequence[int]) -> None:
     """Refuse what some engines would not notice: they would read out of place."""
-    shape = branches[0][1].shape
+    shape, first = branches[0][1].shape, branches[0][0][0]
     for xs, weight in branches:
         if not len(xs) == len(ltrbs) == len(strides):
             raise ValueError(f"{len(xs)} feature maps, {len(ltrbs)} box maps, {len(strides)} strides: one each a level")
@@ -188,5 +188,6 @@ def _check(branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequenc
             if ltrb.shape != (batch, 4, height, width) or channels != shape[1]:
                 shapes = ", ".join(str(tuple(t.shape)) for t in (x, ltrb, weight))
                 raise ValueError(f"features (B, C, H, W), boxes (B, 4, H, W), weight (O, C, 3, 3) do not fit: {shapes}")
-            if x.dtype != weight.dtype:
-                raise ValueError(f"features of {x.dtype} and a weight of {weight.dtype}")
+            if {(t.dtype, t.device) for t in (x, weight)} != {(first.dtype, first.device)} or batch != len(first):
+                about = ", ".join(f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in (first, x, weight))
+                raise ValueError(f"all levels and weights must have one batch size, dtype and device: {about}")

@@ -6,6 +6,7 @@ arrays is described in :mod:`vfnet_edu.ops.star_triton`.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -173,8 +174,8 @@ def _ordered_dxs(grads, ltrbs, weights, strides) -> list[Tensor]:
         cell = torch.where(factor == 0, rows, cell)  # most often outside the map: sort it behind the last cell, unread
         cell, order = cell.sort(stable=True)
         begin = torch.searchsorted(cell, torch.arange(rows + 1, device=device))
-        tap = torch.arange(9, device=device).repeat_interleave(torch.tensor(READS_PER_TAP, device=device))
-        column_row, factor = order // 25 * 9 + tap[order % 25], factor[order]
+        tap = sum((order % 25 >= first).long() for first in accumulate(READS_PER_TAP[:-1]))
+        column_row, factor = order // 25 * 9 + tap, factor[order]
         for branch, weight in enumerate(weights):
             at = branch * len(ltrbs) + i
             grad = grads[at].permute(0, 2, 3, 1).flatten(0, 2)  # (B H W, O)
@@ -196,8 +197,8 @@ def _levels(ltrbs: Sequence[Tensor], strides: Sequence[int], tile: int) -> tuple
 def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
     """:func:`launch_options` for these operands. float32 follows ``torch.set_float32_matmul_precision``, as matmul."""
     product = "16 bit"
-    if x.dtype == torch.float32:
-        product = "bf16x6" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    if x.dtype == torch.float32:  # asked for this way, it also knows what was set through torch.backends
+        product = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "bf16x6"
     capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
     return launch_options(kernel, product, x.shape[1], weight.shape[0], capability)
 
