@@ -80,3 +80,19 @@ def test_gradients_arrive_channels_last(monkeypatch):
     star._choose_engine.cache_clear()
     assert len(backward.grads) == len(backward.xs) == 4  # two branches of two levels
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (*backward.grads, *backward.xs))
+
+
+def test_memory_is_that_of_the_results_and_little_else(monkeypatch):
+    pytest.importorskip("triton")
+    from vfnet_edu.bench.star import Options, make_case, peak_memory
+    from vfnet_edu.ops import star_gpu
+
+    monkeypatch.setattr(star_gpu, "_launch", lambda *arguments, **options: None)  # allocate, and compute nothing
+    case = make_case(Options(), 1, torch.device("cpu"), torch.bfloat16)
+    inputs = case.xs, case.ltrbs, [case.weight], list(case.strides)
+    grads = [torch.empty_like(x) for x in case.xs]
+    result = sum(x.nbytes for x in case.xs) / 1e6
+    peak, scratch = peak_memory(lambda: star_gpu.star_conv(*inputs), torch.device("cpu"))
+    assert peak < result + 0.5 and scratch < 0.5
+    peak, scratch = peak_memory(lambda: star_gpu.star_conv_backward(grads, *inputs), torch.device("cpu"))
+    assert peak < 2.7 * result and scratch < 1.6 * result  # gradients are summed in float32, then halved
