@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torchvision
@@ -28,8 +29,7 @@ class Options:
     """height and width of the images"""
     batch: int = 1
     device: str = "auto"
-    precision: str = "fp32"
-    """fp32, bf16 or fp16"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     repeats: int = 3
     profile: int = 0
     """also list so many of the kernels (on a CPU: operators) that take longest in a training step"""

@@ -23,6 +23,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ from torchvision.ops import deform_conv2d
 from vfnet_edu.ops.star import choose_engine, star_conv2d_pyramid, star_offsets
 
 STRIDES = (8, 16, 32, 64, 128)
+Precision = Literal["bf16", "fp16", "tf32", "fp32"]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -44,8 +46,8 @@ class Options:
     channels: int = 256
     batches: tuple[int, ...] = ()
     """batch sizes; by default 1, and 1 8 16 on a GPU"""
-    precisions: tuple[str, ...] = ()
-    """fp32, tf32, fp16, bf16; by default fp32, and all four on a GPU"""
+    precisions: tuple[Precision, ...] = ()
+    """by default fp32, and all four on a GPU"""
     levels: bool = True
     """also measure every level by itself"""
     device: str = "auto"

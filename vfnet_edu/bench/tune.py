@@ -9,12 +9,13 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
 from torch import Tensor
 
-from vfnet_edu.bench.star import DTYPES, Case, make_case, timed
+from vfnet_edu.bench.star import DTYPES, Case, Precision, make_case, timed
 from vfnet_edu.bench.star import Options as Star
 from vfnet_edu.errors import UserError
 from vfnet_edu.ops import star_gpu, star_triton
@@ -40,9 +41,8 @@ CANDIDATES = {  # of a kernel: the same for all products; what does not fit is s
 
 @dataclass(frozen=True)
 class Options:
-    precisions: tuple[str, ...] = ("bf16",)
-    """bf16, fp16, tf32 or fp32"""
-    kernels: tuple[str, ...] = tuple(CANDIDATES)
+    precisions: tuple[Precision, ...] = ("bf16",)
+    kernels: tuple[Literal["forward", "backward_input", "backward_weight"], ...] = tuple(CANDIDATES)
     batch: int = 8
     size: tuple[int, int] = (800, 1344)
     """height and width of the image, multiples of 32"""
