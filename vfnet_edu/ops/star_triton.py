@@ -147,9 +147,8 @@ def _sample(ptr, width, dy, dx, masks, C: tl.constexpr):
 def _dot(a, b, acc, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
     if WIDEN:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
-    if (
-        PRECISION == "tf32"
-    ):  # the tensor cores cut 13 bits off; rounded instead, in the operand at hand, the error halves
+    if PRECISION == "tf32":
+        # The tensor cores cut 13 bits off. Rounded instead, in the operand that is in registers, the error halves.
         a = tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [a], dtype=tl.float32, is_pure=True, pack=1)
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
