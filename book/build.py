@@ -1,6 +1,6 @@
 """Build the book, offline, into book/_build/html: every notebook is executed, every warning is an error.
 
-    python book/build.py                      the whole book
+    python book/build.py                            the whole book
     python book/build.py --only 09 --out trial      while writing: execute one chapter, show the others as they are
 
 A notebook is executed again when one of its cells or anything in the package has changed.
