@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from vfnet_edu import evaluate, weights
-from vfnet_edu.analysis.scores import coco_scores
-from vfnet_edu.config import to_text
+from vfnet_edu import evaluate
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
+from vfnet_edu.evaluation.scores import coco_scores
+from vfnet_edu.runtime.config import to_text
+from vfnet_edu.weights import ours
 
 MODELS = {  # name -> what its training changes in the recipe `vfnet_tiny`
     "vfnet_tiny": [],
@@ -33,7 +34,7 @@ def main() -> None:
         run = Path("runs") / name
         train = ["-m", "vfnet_edu.train", "vfnet_tiny", *changes, "--out", str(run), "--overwrite"]
         subprocess.run([sys.executable, *train], check=True)
-        recipe, model = weights.load(run)
+        recipe, model = ours.load(run)
 
         halved = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
         model.load_state_dict(halved)  # rounded, and in float32 again
@@ -42,8 +43,8 @@ def main() -> None:
         record = evaluate.eval_record(0, 0, coco_scores(index, outcome.results), outcome)
         print(f"{name}: {100 * record['AP']:.1f} AP, rank correlation {record['rank_correlation']:.2f}")
 
-        file = weights.SHIPPED / f"{name}.safetensors"
-        weights.save(file, model.half())
+        file = ours.SHIPPED / f"{name}.safetensors"
+        ours.save(file, model.half())
         metrics = {k: record[k] for k in METRICS} | {"per_class": {c["name"]: c["AP"] for c in record["per_class"]}}
         metrics = json.loads(json.dumps(metrics), parse_float=lambda x: round(float(x), 4))
         metrics |= {"images": len(index), "command": f"python {' '.join(train)}", "torch": torch.__version__}

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from vfnet_edu import recipes
-from vfnet_edu.backbones.res2net import Res2NetConfig
-from vfnet_edu.backbones.resnet import ResNetConfig
+from vfnet_edu.models.backbones.res2net import Res2NetConfig
+from vfnet_edu.models.backbones.resnet import ResNetConfig
 
 HEADS = {
     "vfnet": "vfnet_r50_1x",

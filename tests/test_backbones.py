@@ -9,9 +9,9 @@ from recorded import close
 from torch import nn
 
 from vfnet_edu import recipes
-from vfnet_edu.backbones.res2net import Res2Net, Res2NetConfig
-from vfnet_edu.backbones.resnet import ResNet, ResNetConfig
-from vfnet_edu.necks import PAFPN, PAFPNConfig
+from vfnet_edu.models.backbones.res2net import Res2Net, Res2NetConfig
+from vfnet_edu.models.backbones.resnet import ResNet, ResNetConfig
+from vfnet_edu.models.necks import PAFPN, PAFPNConfig
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d, deformable_conv2d
 
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from vfnet_edu import config, recipes
+from vfnet_edu import recipes
 from vfnet_edu.bench import losses
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime import config
+from vfnet_edu.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("kind", losses.ROWS)

@@ -6,7 +6,7 @@ import pytest
 
 from vfnet_edu.bench import model
 from vfnet_edu.bench.star import main
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 
 def test_tables_and_json(tmp_path, capsys):
@@ -23,19 +23,19 @@ def test_tables_and_json(tmp_path, capsys):
 def test_tiles_are_tried_one_by_one(monkeypatch, capsys):
     pytest.importorskip("triton")
     from vfnet_edu.bench import tune
-    from vfnet_edu.ops import star_triton
+    from vfnet_edu.ops.star import triton_kernels
 
-    if not star_triton.INTERPRETED:
+    if not triton_kernels.INTERPRETED:
         with pytest.raises(UserError, match="no"):
             tune.main(["--device", "cpu"])
         return
-    small, saved = star_triton.Tile(16, 32, 32, 1), dict(star_triton.TILES)
+    small, saved = triton_kernels.Tile(16, 32, 32, 1), dict(triton_kernels.TILES)
     monkeypatch.setattr(tune, "CANDIDATES", {"forward": (small, small._replace(m=32)), "backward_weight": (small,)})
     size = ["--size", "32", "32", "--channels", "32", "--batch", "1", "--repeats", "1", "--device", "cpu"]
     tune.main([*size, "--kernels", "forward", "backward_weight"])
     out = capsys.readouterr().out
     assert out.count(" ms") == 3 + 2 and out.count("(now)") == 2 and "WRONG" not in out
-    assert star_triton.TILES == saved
+    assert triton_kernels.TILES == saved
 
 
 def test_profile_of_a_model(capsys):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfnet_edu.analysis.calibration import Calibration, Pairs, score_iou_pairs, spearman
+from vfnet_edu.evaluation.calibration import Calibration, Pairs, score_iou_pairs, spearman
 
 few_values = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=40)
 

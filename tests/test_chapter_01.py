@@ -14,9 +14,9 @@ from PIL import Image
 import vfnet_edu as vf
 from vfnet_edu.boxes import iou
 from vfnet_edu.data.shapes import VAL_START, draw_scene
-from vfnet_edu.errors import UserError
 from vfnet_edu.exercises import chapter_01
 from vfnet_edu.priors import grid_points
+from vfnet_edu.runtime.errors import UserError
 
 pytest.importorskip("anywidget", reason="the explorers need anywidget")
 from vfnet_edu.widgets import PyramidExplorer  # noqa: E402

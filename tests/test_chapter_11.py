@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vfnet_edu.exercises import chapter_11
-from vfnet_edu.ops.star import star_conv2d, star_offsets
+from vfnet_edu.ops.star.operator import star_conv2d, star_offsets
 from vfnet_edu.widgets.front_end import script
 
 STRIDES = (8, 16, 32)

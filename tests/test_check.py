@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from vfnet_edu.check import as_html, as_text, main
-from vfnet_edu.data.check import check_dataset
 from vfnet_edu.data.coco import find_dataset
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.data.survey import check_dataset
+from vfnet_edu.runtime.errors import Exit, UserError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from vfnet_edu.data.coco import find_dataset, read_coco, same_classes
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 GOOD = {
     "images": [

@@ -10,13 +10,13 @@ from recorded import FOLDER, Recording, close, dot, draw_input, draw_state
 
 from vfnet_edu import recipes
 from vfnet_edu.boxes import decode_deltas, ltrb_to_xyxy
-from vfnet_edu.builder import build
-from vfnet_edu.heads.atss import STDS
-from vfnet_edu.layers import flatten_levels
-from vfnet_edu.mmdet import from_mmdet, to_mmdet
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.heads.atss import STDS
+from vfnet_edu.models.layers import flatten_levels
 from vfnet_edu.postprocess import select
 from vfnet_edu.priors import pyramid_points
-from vfnet_edu.weights import load_state
+from vfnet_edu.weights.mmdet import from_mmdet, to_mmdet
+from vfnet_edu.weights.ours import load_state
 
 SYSTEMS = {  # variant of the recordings -> recipe; those that are there are tested
     "vfnet_r50": "vfnet_r50_1x",

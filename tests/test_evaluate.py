@@ -17,9 +17,9 @@ from pycocotools.cocoeval import COCOeval
 
 from vfnet_edu import recipes
 from vfnet_edu.data.coco import read_coco
-from vfnet_edu.errors import Exit, UserError, cli
 from vfnet_edu.evaluate import coco_scores, eval_record, main, run
 from vfnet_edu.postprocess import Candidates, Detections
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 SELFTEST = Path(__file__).parents[2] / "shared" / "data" / "cocoapi_selftest"
 ENGINES = ("pycocotools", "faster")
@@ -328,7 +328,7 @@ def test_command_scores_a_checkpoint(tmp_path, capsys, monkeypatch):
         target["boxes"] = target["boxes"] * torch.tensor([1, 4 / 3, 1, 4 / 3])
     model = Oracle(targets)
     model.classes = index.classes
-    monkeypatch.setattr("vfnet_edu.evaluate.weights.load", lambda path, device: (recipe, model))
+    monkeypatch.setattr("vfnet_edu.evaluate.ours.load", lambda path, device: (recipe, model))
     out = tmp_path / "out"
     assert command("x.pt", "--val-json", index.json_path, "--out", out, "--workers", "0", "--device", "cpu") == 0
     assert "AP    1.000" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import vfnet_edu as vf
 from vfnet_edu.__main__ import VERBS, dispatch
 from vfnet_edu.doctor import import_pair, old_packages
 from vfnet_edu.doctor import main as doctor
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 
 @pytest.mark.parametrize("name", vf.__all__)

@@ -11,14 +11,14 @@ from recorded import close
 
 from vfnet_edu import recipes
 from vfnet_edu.assigners import IGNORED, atss, fovea, max_iou
-from vfnet_edu.backbones.resnet import ResNetConfig
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy
-from vfnet_edu.builder import build
-from vfnet_edu.heads.atss import ATSSConfig, ATSSHead, ATSSOutput
-from vfnet_edu.heads.foveabox import FoveaBoxConfig, FoveaBoxHead, FoveaBoxOutput
-from vfnet_edu.heads.reppoints import RepPointsConfig, RepPointsHead, RepPointsOutput
-from vfnet_edu.heads.retinanet import RetinaNetConfig, RetinaNetHead, RetinaNetOutput
 from vfnet_edu.losses import focal_loss, varifocal_loss
+from vfnet_edu.models.backbones.resnet import ResNetConfig
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.heads.atss import ATSSConfig, ATSSHead, ATSSOutput
+from vfnet_edu.models.heads.foveabox import FoveaBoxConfig, FoveaBoxHead, FoveaBoxOutput
+from vfnet_edu.models.heads.reppoints import RepPointsConfig, RepPointsHead, RepPointsOutput
+from vfnet_edu.models.heads.retinanet import RetinaNetConfig, RetinaNetHead, RetinaNetOutput
 from vfnet_edu.priors import per_point, pyramid_anchors, pyramid_points
 
 STRIDES = (8, 16, 32, 64, 128)

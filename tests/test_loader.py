@@ -14,7 +14,7 @@ from PIL import Image
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import Loader, Order, Samples, epoch_order, guarded, train_loader, val_loader
 from vfnet_edu.data.transforms import AugmentConfig
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores: on purpose
 

@@ -7,7 +7,7 @@ import torch
 from recorded import Recording, close
 
 from vfnet_edu.boxes import ltrb_to_xyxy
-from vfnet_edu.layers import flatten_levels
+from vfnet_edu.models.layers import flatten_levels
 from vfnet_edu.postprocess import Candidates, DetectConfig, select, soft_nms, suppress
 from vfnet_edu.priors import grid_points
 

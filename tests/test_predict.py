@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vfnet_edu.errors import Exit, UserError, cli
 from vfnet_edu.inference import predict
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.predict import main
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 
 class Square(torch.nn.Module):
@@ -40,7 +40,7 @@ def scene(x=20, y=10):
 
 @pytest.fixture
 def checkpoint(monkeypatch):
-    monkeypatch.setattr("vfnet_edu.predict.weights.load", lambda path, device: (Square.recipe, Square().eval()))
+    monkeypatch.setattr("vfnet_edu.predict.ours.load", lambda path, device: (Square.recipe, Square().eval()))
     return "any.safetensors"
 
 

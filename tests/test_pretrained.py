@@ -5,13 +5,14 @@ import json
 import pytest
 
 import vfnet_edu as vf
-from vfnet_edu import evaluate, weights
-from vfnet_edu.analysis.scores import coco_scores
-from vfnet_edu.config import to_text
+from vfnet_edu import evaluate
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import CLASSES, write_shape_scenes
-from vfnet_edu.errors import UserError
+from vfnet_edu.evaluation.scores import coco_scores
+from vfnet_edu.runtime.config import to_text
+from vfnet_edu.runtime.errors import UserError
+from vfnet_edu.weights import ours
 
 NAMES = ("vfnet_tiny", "vfnet_tiny_focal")
 
@@ -24,7 +25,7 @@ def scenes(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_beside_the_weights(name, scenes):
-    file = weights.SHIPPED / f"{name}.safetensors"
+    file = ours.SHIPPED / f"{name}.safetensors"
     assert file.stat().st_size < 2_000_000
     recipe, model = vf.load(name)
     assert model.classes == tuple(CLASSES) and not model.training

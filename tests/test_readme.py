@@ -8,9 +8,10 @@ from recorded import FOLDER
 from test_detector import SYSTEMS
 from test_recipes import HOSTS, ROWS, VFNET, VFNETX
 
-from vfnet_edu import config, recipes
+from vfnet_edu import recipes
 from vfnet_edu.__main__ import VERBS
 from vfnet_edu.bench import losses
+from vfnet_edu.runtime import config
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -7,13 +7,14 @@ import pytest
 import torch
 from recorded import keys
 
-from vfnet_edu import config, recipes
-from vfnet_edu.backbones.res2net import Res2NetConfig
-from vfnet_edu.builder import build
-from vfnet_edu.errors import UserError
-from vfnet_edu.mmdet import from_mmdet, to_mmdet
-from vfnet_edu.necks import FPNConfig, PAFPNConfig
+from vfnet_edu import recipes
+from vfnet_edu.models.backbones.res2net import Res2NetConfig
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
 from vfnet_edu.recipes import Recipe
+from vfnet_edu.runtime import config
+from vfnet_edu.runtime.errors import UserError
+from vfnet_edu.weights.mmdet import from_mmdet, to_mmdet
 
 VFNET = {  # row -> recorded keys, parameters, number of keys, AP on val2017 and test-dev, images per second
     "vfnet_r50_1x": ("vfnet_r50", 32_891_554, 373, 41.6, 41.6, 19.4),

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from vfnet_edu.data import shapes
 from vfnet_edu.data.shapes import CLASSES, VAL_START, draw_scene, write_shape_scenes
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 SMALL = {"train": 5, "val": 3, "size": 64}
 

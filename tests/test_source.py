@@ -3,8 +3,8 @@ import inspect
 import pytest
 
 import vfnet_edu as vf
-from vfnet_edu.errors import UserError
-from vfnet_edu.heads.vfnet import VFNetHead
+from vfnet_edu.models.heads.vfnet import VFNetHead
+from vfnet_edu.runtime.errors import UserError
 
 
 def test_show_prints_the_source_with_its_place(capsys):

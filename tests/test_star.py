@@ -8,9 +8,9 @@ import pytest
 import torch
 from recorded import Recording
 
-from vfnet_edu.errors import UserError
-from vfnet_edu.ops import star, star_cpu
-from vfnet_edu.ops.star import ENGINES, choose_engine, star_conv2d, star_conv2d_pyramid, star_offsets
+from vfnet_edu.ops.star import embedding_bag, operator
+from vfnet_edu.ops.star.operator import ENGINES, choose_engine, star_conv2d, star_conv2d_pyramid, star_offsets
+from vfnet_edu.runtime.errors import UserError
 
 CPU_ENGINES = ("reference", "torchvision", "embedding_bag")
 STRIDE = 8
@@ -87,7 +87,7 @@ def test_maps_of_any_size(engine, size):
 def test_strips_do_not_show(monkeypatch):
     inputs = make()
     whole = value_and_gradients("embedding_bag", inputs)
-    monkeypatch.setattr(star_cpu, "STRIP", 15)  # two of five rows at a time
+    monkeypatch.setattr(embedding_bag, "STRIP", 15)  # two of five rows at a time
     assert_same(value_and_gradients("embedding_bag", inputs), whole)
 
 
@@ -188,27 +188,27 @@ def test_shapes_that_do_not_fit():
 
 def test_choice_of_engine(monkeypatch, caplog):
     monkeypatch.delenv("VFNET_EDU_STAR", raising=False)
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    with caplog.at_level(logging.INFO, star.__name__):
+    with caplog.at_level(logging.INFO, operator.__name__):
         assert choose_engine(cpu, torch.float32) == choose_engine(cpu, torch.float32) == "embedding_bag"
         assert choose_engine(gpu, torch.float32) == "torchvision"  # too old
         assert choose_engine(torch.device("meta"), torch.float32) == "reference"
     assert len(caplog.messages) == 3 and "compute capability 8.0" in caplog.messages[1]  # each said once
 
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    if not torch.version.hip and star.importlib.util.find_spec("triton"):
+    if not torch.version.hip and operator.importlib.util.find_spec("triton"):
         assert choose_engine(gpu, torch.bfloat16) == "triton"
     assert choose_engine(gpu, torch.float64) == "torchvision"
-    monkeypatch.setattr(star.importlib.util, "find_spec", lambda name: None)
-    star._choose_engine.cache_clear()
+    monkeypatch.setattr(operator.importlib.util, "find_spec", lambda name: None)
+    operator._choose_engine.cache_clear()
     assert choose_engine(gpu, torch.bfloat16) == "torchvision"  # no Triton
     monkeypatch.setenv("VFNET_EDU_STAR", "reference")
     assert choose_engine(cpu, torch.float32) == "reference"
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
 
 
 def test_engines_that_cannot_be_had(monkeypatch):
@@ -231,9 +231,9 @@ def test_a_cpu_needs_no_triton():
 import sys
 sys.modules["triton"] = None  # as if it were not installed
 import torch
-from vfnet_edu.ops.star import star_conv2d
+from vfnet_edu.ops.star.operator import star_conv2d
 star_conv2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 2, 2), torch.zeros(1, 1, 3, 3), 8)
-assert "vfnet_edu.ops.star_triton" not in sys.modules
+assert "vfnet_edu.ops.star.triton_kernels" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -70,7 +70,7 @@ def compile_launches() -> dict:
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    from vfnet_edu.ops import star_gpu
+    from vfnet_edu.ops.star import triton as star_triton
 
     class Driver:
         get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
@@ -85,16 +85,16 @@ def compile_launches() -> dict:
         found.setdefault(kernel.fn.__name__, set()).add(compiled.hash)
 
     driver.set_active(Driver())
-    star_gpu._launch = launch
+    star_triton._launch = launch
     for batch, size in (1, (16, 32)), (2, (10, 17)), (3, (13, 16)):
         sizes = [size, (size[0] // 2, size[1] // 2), (1, 1)]
         shapes = [(batch, 64, *hw) for hw in sizes] * 2, [(batch, 4, *hw) for hw in sizes], [(64, 64, 3, 3)] * 2
         maps = [[torch.rand(shape).contiguous(memory_format=torch.channels_last) for shape in part] for part in shapes]
         xs, ltrbs, weights = [m.bfloat16() for m in maps[0]], maps[1], [m.bfloat16() for m in maps[2]]
-        star_gpu.star_conv(xs, ltrbs, weights, [8, 16, 32])
+        star_triton.star_conv(xs, ltrbs, weights, [8, 16, 32])
         for ordered in False, True:
             torch.use_deterministic_algorithms(ordered)
-            star_gpu.star_conv_backward(xs, xs, ltrbs, weights, [8, 16, 32])
+            star_triton.star_conv_backward(xs, xs, ltrbs, weights, [8, 16, 32])
     return {name: len(hashes) for name, hashes in found.items()}
 
 
@@ -104,7 +104,7 @@ def compile_all(capability: int, products: list[str]) -> dict:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vfnet_edu.ops import star_triton
+    from vfnet_edu.ops.star import triton_kernels
 
     levels, branches = 5, 2
     maps = {"xs": levels * branches, "outs": levels * branches, "grads": levels * branches, "weights": branches}
@@ -112,11 +112,11 @@ def compile_all(capability: int, products: list[str]) -> dict:
     fixed = {name: ("*fp32",) * n for name, n in wide.items()}
     fixed |= {"part_ptr": "*fp32", "levels": ("i64",) * levels, "batch": "i32", "tiles": "i32"}
     found = {}
-    for kernel, product in star_triton.TILES:
+    for kernel, product in triton_kernels.TILES:
         if product not in products:
             continue
-        function = getattr(star_triton, f"star_{kernel}")
-        options = star_triton.launch_options(kernel, product, 256, 256, divmod(capability, 10))
+        function = getattr(triton_kernels, f"star_{kernel}")
+        options = triton_kernels.launch_options(kernel, product, 256, 256, divmod(capability, 10))
         constants = {"C": 256, "OUT": 256} | ({"ATOMIC": True} if kernel == "backward_input" else {})
         constants |= {name: options.pop(name) for name in ("M", "N", "K", "PRECISION", "WIDEN")}
         features = "*bf16" if product == "16 bit" else "*fp32"

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vfnet_edu as vf
-from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
-from vfnet_edu.ops import star
+from vfnet_edu.models.heads.vfnet import VFNetConfig, VFNetHead
+from vfnet_edu.ops.star import operator
 
 COPIES = {"aten::clone", "aten::copy_", "aten::_to_copy", "aten::contiguous", "aten::cat"}
 
@@ -38,8 +38,8 @@ class CopiesOfFeatures(TorchDispatchMode):
 
 def test_no_copy_of_a_feature_map(monkeypatch):
     monkeypatch.setenv("VFNET_EDU_STAR", "triton")
-    monkeypatch.setattr(star, "_triton_obstacle", lambda device, dtype: "")  # it is only asked for its shapes
-    star._choose_engine.cache_clear()
+    monkeypatch.setattr(operator, "_triton_obstacle", lambda device, dtype: "")  # it is only asked for its shapes
+    operator._choose_engine.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(2, 64, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last)
         if not F.group_norm(x, 32).is_contiguous(memory_format=torch.channels_last):
@@ -52,7 +52,7 @@ def test_no_copy_of_a_feature_map(monkeypatch):
         batch = torch.empty(2, 3, 800, 1088, device="cuda").contiguous(memory_format=torch.channels_last)
         with CopiesOfFeatures() as forward:
             model.predict(batch)
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
     assert forward.ours == {"vfnet_edu::star_conv": 1}
     assert not forward.copies
 
@@ -71,13 +71,13 @@ def test_gradients_arrive_channels_last(monkeypatch):
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("on a CPU the kernel runs in Triton's interpreter")
     monkeypatch.setenv("VFNET_EDU_STAR", "triton")
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
     head = VFNetHead(VFNetConfig(channels=32, depth=1, strides=(8, 16))).to(memory_format=torch.channels_last)
     pyramid = [torch.randn(2, 32, 4, 6), torch.randn(2, 32, 2, 3)]
     out = head([x.contiguous(memory_format=torch.channels_last) for x in pyramid])
     with Gradients() as backward:
         (out.logits.sum() + out.refined.sum()).backward()
-    star._choose_engine.cache_clear()
+    operator._choose_engine.cache_clear()
     assert len(backward.grads) == len(backward.xs) == 4  # two branches of two levels
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (*backward.grads, *backward.xs))
 
@@ -85,14 +85,14 @@ def test_gradients_arrive_channels_last(monkeypatch):
 def test_memory_is_that_of_the_results_and_little_else(monkeypatch):
     pytest.importorskip("triton")
     from vfnet_edu.bench.star import Options, make_case, peak_memory
-    from vfnet_edu.ops import star_gpu
+    from vfnet_edu.ops.star import triton as star_triton
 
-    monkeypatch.setattr(star_gpu, "_launch", lambda *arguments, **options: None)  # allocate, and compute nothing
+    monkeypatch.setattr(star_triton, "_launch", lambda *arguments, **options: None)  # allocate, and compute nothing
     case = make_case(Options(), 1, torch.device("cpu"), torch.bfloat16)
     inputs = case.xs, case.ltrbs, [case.weight], list(case.strides)
     grads = [torch.empty_like(x) for x in case.xs]
     result = sum(x.nbytes for x in case.xs) / 1e6
-    peak, scratch = peak_memory(lambda: star_gpu.star_conv(*inputs), torch.device("cpu"))
+    peak, scratch = peak_memory(lambda: star_triton.star_conv(*inputs), torch.device("cpu"))
     assert peak < result + 0.5 and scratch < 0.5
-    peak, scratch = peak_memory(lambda: star_gpu.star_conv_backward(grads, *inputs), torch.device("cpu"))
+    peak, scratch = peak_memory(lambda: star_triton.star_conv_backward(grads, *inputs), torch.device("cpu"))
     assert peak < 2.7 * result and scratch < 1.6 * result  # gradients are summed in float32, then halved

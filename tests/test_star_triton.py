@@ -10,15 +10,16 @@ from packaging.version import Version
 
 triton = pytest.importorskip("triton")
 
-from vfnet_edu.errors import UserError  # noqa: E402
-from vfnet_edu.ops import star_gpu, star_triton  # noqa: E402
-from vfnet_edu.ops.star import star_conv2d, star_conv2d_pyramid  # noqa: E402
+from vfnet_edu.ops.star import triton as star_triton  # noqa: E402
+from vfnet_edu.ops.star import triton_kernels  # noqa: E402
+from vfnet_edu.ops.star.operator import star_conv2d, star_conv2d_pyramid  # noqa: E402
+from vfnet_edu.runtime.errors import UserError  # noqa: E402
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 OLD = Version(triton.__version__) < Version("3.7") and Version(np.__version__) >= Version("2.4")
 pytestmark = [
-    pytest.mark.skipif(not GPU and not star_triton.INTERPRETED, reason="neither a GPU nor the interpreter"),
+    pytest.mark.skipif(not GPU and not triton_kernels.INTERPRETED, reason="neither a GPU nor the interpreter"),
     pytest.mark.skipif(not GPU and OLD, reason="the interpreter of Triton 3.6 needs numpy < 2.4"),
 ]
 
@@ -37,9 +38,9 @@ BOXES = {  # pixels, for cells of 8
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """The interpreter computes masked lanes too: no larger tiles than these maps need, and several of them."""
-    if star_triton.INTERPRETED:
+    if triton_kernels.INTERPRETED:
         monkeypatch.setattr(
-            star_triton, "TILES", dict.fromkeys(star_triton.TILES, (star_triton.Tile(16, 32, 32, 1),) * 2)
+            triton_kernels, "TILES", dict.fromkeys(triton_kernels.TILES, (triton_kernels.Tile(16, 32, 32, 1),) * 2)
         )
 
 
@@ -170,9 +171,9 @@ def test_too_large_for_32_bits_is_refused():
 def test_operators_are_registered_well():
     (xs,), weights, ltrbs = make(levels=LEVELS[1:])
     inputs, strides = (xs, ltrbs, weights), [stride for *_, stride in LEVELS[1:]]
-    torch.library.opcheck(star_gpu.star_conv, (*inputs, strides))
+    torch.library.opcheck(star_triton.star_conv, (*inputs, strides))
     grads, *inputs = [[t.detach() for t in ts] for ts in (xs, *inputs)]
-    torch.library.opcheck(star_gpu.star_conv_backward, (grads, *inputs, strides))
+    torch.library.opcheck(star_triton.star_conv_backward, (grads, *inputs, strides))
 
 
 class Star(torch.nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vfnet_edu import recipes, summary
-from vfnet_edu.builder import build
-from vfnet_edu.errors import UserError
+from vfnet_edu.models.builder import build
+from vfnet_edu.runtime.errors import UserError
 
 
 def parts_of(name, size=(800, 1344)):

@@ -6,8 +6,8 @@ import torch
 from recorded import close
 from small import small
 
-from vfnet_edu.builder import build
 from vfnet_edu.inference import predict
+from vfnet_edu.models.builder import build
 from vfnet_edu.postprocess import DetectConfig
 from vfnet_edu.tta import SCALES, predict_views
 

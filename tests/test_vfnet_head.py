@@ -6,10 +6,10 @@ import pytest
 from recorded import FOLDER, Recording, close, dot, restore
 
 from vfnet_edu.boxes import ltrb_to_xyxy
-from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
-from vfnet_edu.layers import flatten_levels
-from vfnet_edu.mmdet import from_mmdet, to_mmdet
+from vfnet_edu.models.heads.vfnet import VFNetConfig, VFNetHead
+from vfnet_edu.models.layers import flatten_levels
 from vfnet_edu.priors import pyramid_points
+from vfnet_edu.weights.mmdet import from_mmdet, to_mmdet
 
 RECS = {n == "vfnet_head_dcn": Recording(n) for n in ("vfnet_head", "vfnet_head_dcn") if (FOLDER / f"{n}.npz").exists()}
 REC = RECS[False]

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vfnet_edu.analysis.calibration import Calibration, Pairs
-from vfnet_edu.analysis.scores import Outcome, coco_scores
 from vfnet_edu.data.coco import read_coco
+from vfnet_edu.evaluation.calibration import Calibration, Pairs
+from vfnet_edu.evaluation.scores import Outcome, coco_scores
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.viz import plots
 from vfnet_edu.viz.drawing import as_array, colour, compare, draw, draw_targets, render

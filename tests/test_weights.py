@@ -12,11 +12,12 @@ import torch
 from recorded import close
 from small import HEADS, small
 
-from vfnet_edu import convert, recipes, weights
-from vfnet_edu.builder import build
-from vfnet_edu.detector import STD
-from vfnet_edu.errors import Exit, UserError
-from vfnet_edu.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet
+from vfnet_edu import convert, recipes
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import STD
+from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights import ours
+from vfnet_edu.weights.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet
 
 CLASSES = ("cat", "dog", "owl", "fox", "hen")
 
@@ -43,9 +44,9 @@ def same(a, b):
 
 # ------------------------------------------------------------------ ours
 def test_a_checkpoint_knows_what_it_is(model, tmp_path):
-    weights.save(tmp_path / "best.safetensors", model, {"ap": "12.3"})
+    ours.save(tmp_path / "best.safetensors", model, {"ap": "12.3"})
     for path in (tmp_path, tmp_path / "best.safetensors"):
-        recipe, again = weights.load(path)
+        recipe, again = ours.load(path)
         assert recipe == model.recipe == again.recipe and again.classes == CLASSES and not again.training
         assert same(again.state_dict(), model.state_dict())
 
@@ -68,14 +69,14 @@ def refused(error, code=Exit.CHECKPOINT):
 def test_what_is_no_checkpoint(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        weights.load(tmp_path / name)
+        ours.load(tmp_path / name)
     assert name in refused(error)
 
 
 def test_no_file_and_no_run(tmp_path):
     for path in (tmp_path, tmp_path / "no.pt"):
         with pytest.raises(UserError) as error:
-            weights.load(path)
+            ours.load(path)
         assert str(path) in refused(error)
 
 
@@ -89,7 +90,7 @@ class Payload:
 
 def test_code_inside_a_file_is_never_run(tmp_path):
     torch.save({"state_dict": {}, "meta": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
-    for read in (weights.load, load_mmdet):
+    for read in (ours.load, load_mmdet):
         with pytest.raises(UserError, match="holds more than weights"):
             read(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
@@ -101,7 +102,7 @@ def test_keys_that_do_not_fit_are_named(model):
     state["neck.other"] = torch.zeros(1)
     state["head.score_out.bias"] = torch.zeros(9)
     with pytest.raises(UserError) as error:
-        weights.load_state(model, state, "there.pt")
+        ours.load_state(model, state, "there.pt")
     text = refused(error)
     assert "keys missing (1): head.box_out.bias" in text and "keys unexpected (1): neck.other" in text
     assert "head.score_out.bias (9,) for (5,)" in text and "there.pt" in text
@@ -111,14 +112,14 @@ def test_values_that_are_no_numbers(model):
     state = model.state_dict()
     state["head.box_gain"] = torch.tensor([1.0, torch.nan, 1, 1, 1])
     with pytest.raises(UserError, match="head.box_gain holds NaN"):
-        weights.load_state(model, state, "sick.pt")
+        ours.load_state(model, state, "sick.pt")
 
 
 @pytest.mark.parametrize("name", ["vfnet", "retinanet", "reppoints"])
 def test_other_classes_start_the_last_layers_anew_and_say_so(name, caplog):
     model = build(small(name), CLASSES).eval()
     with caplog.at_level(logging.WARNING):
-        changed = weights.change_classes(model, ("cell", "bead"))
+        changed = ours.change_classes(model, ("cell", "bead"))
     assert changed.classes == ("cell", "bead") and changed.recipe.head.classes == 2 and not changed.training
     assert "2 classes instead of 5: head.score_out.bias, head.score_out.weight start fresh" in caplog.text
     mine, theirs = changed.state_dict(), model.state_dict()
@@ -207,12 +208,12 @@ def test_convert(rows, tmp_path, capsys):
     convert.main([str(path)])
     said = capsys.readouterr().out
     assert "fits small_vfnet, small_focal" in said and "small_vfnet, 5 classes" in said
-    recipe, again = weights.load(path.with_suffix(".safetensors"))
+    recipe, again = ours.load(path.with_suffix(".safetensors"))
     assert recipe == model.recipe and again.classes == CLASSES and same(again.state_dict(), model.state_dict())
 
     convert.main([str(path), "--recipe", "small_focal", "--out", str(tmp_path / "mine.safetensors")])
     assert "fits" not in capsys.readouterr().out
-    assert weights.load(tmp_path / "mine.safetensors")[0].name == "small_focal"
+    assert ours.load(tmp_path / "mine.safetensors")[0].name == "small_focal"
 
     convert.main([str(tmp_path / "mine.safetensors"), "--to-mmdet"])
     back = torch.load(tmp_path / "mine.pth", weights_only=True)
@@ -258,7 +259,7 @@ def test_backbones_of_torchvision_and_caffe(tmp_path):
         state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.backbone.state_dict().items()}
         file = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if "conv_offset" not in k}
         torch.save(file | {"fc.weight": torch.zeros(2, 2)}, tmp_path / "r.pth")
-        weights.load_backbone(model, str(tmp_path / "r.pth"))
+        ours.load_backbone(model, str(tmp_path / "r.pth"))
         found = model.backbone.state_dict()
         first = found["conv1.weight"] / (torch.tensor(STD).view(1, 3, 1, 1) if style == "caffe" else 1)
         close(first, file["conv1.weight"].float())
@@ -276,19 +277,19 @@ def test_backbones_of_res2net_under_all_names(tmp_path):
     for content in (state, timm, {"state_dict": timm}):
         torch.save(content, tmp_path / "r2.pth")
         fresh = build(small("vfnet_r2"))
-        weights.load_backbone(fresh, str(tmp_path / "r2.pth"))
+        ours.load_backbone(fresh, str(tmp_path / "r2.pth"))
         close(fresh.backbone.stem[7].weight.detach(), state["stem.7.weight"])
         close(fresh.backbone.layer4[0].convs[2].weight.detach(), state["layer4.0.convs.2.weight"])
 
 
 def test_backbones_that_do_not_fit(model, tmp_path):
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    weights.load_backbone(model, "none")
+    ours.load_backbone(model, "none")
     assert same(before, model.state_dict())
     with pytest.raises(UserError, match="no published ImageNet weights"):
-        weights.load_backbone(model, "imagenet")
+        ours.load_backbone(model, "imagenet")
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "r.pth")
     with pytest.raises(UserError, match="keys missing"):
-        weights.load_backbone(model, str(tmp_path / "r.pth"))
+        ours.load_backbone(model, str(tmp_path / "r.pth"))
     with pytest.raises(UserError, match="no such file"):
-        weights.load_backbone(model, str(tmp_path / "no.pth"))
+        ours.load_backbone(model, str(tmp_path / "no.pth"))

@@ -9,12 +9,13 @@ import pytest
 import torch
 from small import small
 
-from vfnet_edu import recipes, weights, zoo
-from vfnet_edu.builder import build
-from vfnet_edu.download import cache_folder, fetch
-from vfnet_edu.errors import Exit, UserError
-from vfnet_edu.mmdet import to_mmdet
+from vfnet_edu import recipes
+from vfnet_edu.models.builder import build
 from vfnet_edu.recipes import Published
+from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights.download import cache_folder, fetch
+from vfnet_edu.weights.mmdet import to_mmdet
+from vfnet_edu.weights import ours, zoo
 
 PAGE = b"\n<!DOCTYPE HTML><html>Too many users have viewed or downloaded this file recently"
 
@@ -168,7 +169,7 @@ def test_weights_on_google_drive_only(server, tmp_path):
         zoo.pretrained("vfnet_r50_qfl_1x")
     model = build(small("atss"))  # what `convert` puts there is found
     cache_folder().mkdir(parents=True, exist_ok=True)
-    weights.save(zoo.cached_file("atss_r50_vfl_1x"), model)
+    ours.save(zoo.cached_file("atss_r50_vfl_1x"), model)
     assert zoo.atss_r50(pretrained=True).recipe == model.recipe
 
 
@@ -179,10 +180,10 @@ def test_imagenet_backbones_come_the_same_way(server, monkeypatch):
     torch.save(state, buffer)
     name = f"/r-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
     server.files[name] = buffer.getvalue()
-    monkeypatch.setitem(weights.IMAGENET, model.recipe.backbone, server.url + name)
-    weights.load_backbone(model, "imagenet")
+    monkeypatch.setitem(ours.IMAGENET, model.recipe.backbone, server.url + name)
+    ours.load_backbone(model, "imagenet")
     assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
-    for url in weights.IMAGENET.values():
+    for url in ours.IMAGENET.values():
         assert url.startswith(("https://", server.url)) and len(url.rsplit("-", 1)[1]) == len("01234567.pth")
 
 

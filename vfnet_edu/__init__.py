@@ -15,33 +15,33 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> the module it lives in
-    "build": "builder",
-    "load": "weights",
-    "save": "weights",
+    "build": "models.builder",
+    "load": "weights.ours",
+    "save": "weights.ours",
     "predict": "inference",
     "predict_views": "tta",
-    "show": "source",
-    "from_mmdet": "mmdet",
-    "to_mmdet": "mmdet",
+    "show": "runtime.source",
+    "from_mmdet": "weights.mmdet",
+    "to_mmdet": "weights.mmdet",
     "Detections": "postprocess",
     "Recipe": "recipes",
     "varifocal_loss": "losses",
     "focal_loss": "losses",
     "quality_focal_loss": "losses",
-    "star_conv2d": "ops.star",
-    "pretrained": "zoo",
-    "vfnet_r50": "zoo",
-    "vfnet_r101": "zoo",
-    "vfnet_x101_32x4d": "zoo",
-    "vfnet_x101_64x4d": "zoo",
-    "vfnet_r2_101": "zoo",
-    "vfnet_x": "zoo",
-    "retinanet_r50": "zoo",
-    "foveabox_r50": "zoo",
-    "reppoints_r50": "zoo",
-    "atss_r50": "zoo",
+    "star_conv2d": "ops.star.operator",
+    "pretrained": "weights.zoo",
+    "vfnet_r50": "weights.zoo",
+    "vfnet_r101": "weights.zoo",
+    "vfnet_x101_32x4d": "weights.zoo",
+    "vfnet_x101_64x4d": "weights.zoo",
+    "vfnet_r2_101": "weights.zoo",
+    "vfnet_x": "weights.zoo",
+    "retinanet_r50": "weights.zoo",
+    "foveabox_r50": "weights.zoo",
+    "reppoints_r50": "weights.zoo",
+    "atss_r50": "weights.zoo",
 }
-_MODULES = ("boxes", "losses", "recipes", "viz", "weights", "evaluate", "zoo")  # used as `vf.recipes.…`
+_MODULES = ("boxes", "losses", "recipes", "viz", "weights", "evaluate")  # used as `vf.recipes.…`
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from vfnet_edu.errors import UserError, cli
+from vfnet_edu.runtime.errors import UserError, cli
 
 VERBS = {
     "train": "train a detector; without arguments a small one on drawn shapes",

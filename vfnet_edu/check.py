@@ -21,10 +21,10 @@ import tyro
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from vfnet_edu.data.check import SIZES, Finding, Report, Split, check_dataset
 from vfnet_edu.data.coco import CocoIndex, find_dataset
+from vfnet_edu.data.survey import SIZES, Finding, Report, Split, check_dataset
 from vfnet_edu.data.transforms import clip, read_image, resize
-from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 
 @dataclass(frozen=True)

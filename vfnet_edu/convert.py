@@ -14,9 +14,9 @@ from typing import Annotated
 import torch
 import tyro
 
-from vfnet_edu import weights
-from vfnet_edu.errors import UserError, cli
-from vfnet_edu.mmdet import load_mmdet, to_mmdet
+from vfnet_edu.runtime.errors import UserError, cli
+from vfnet_edu.weights import ours
+from vfnet_edu.weights.mmdet import load_mmdet, to_mmdet
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ def main(args: list[str]) -> None:
     if options.to_mmdet:
         if options.recipe:
             raise UserError("--recipe does not go with --to-mmdet: our checkpoints know their own")
-        recipe, model = weights.load(options.file)
+        recipe, model = ours.load(options.file)
         name = recipe.name
-        out = options.out or weights.find_checkpoint(options.file).with_suffix(".pth")
-        weights.write_atomically(out, mmdet_bytes(model))
+        out = options.out or ours.find_checkpoint(options.file).with_suffix(".pth")
+        ours.write_atomically(out, mmdet_bytes(model))
     else:
         model, names = load_mmdet(options.file, options.recipe)
         if len(names) > 1:
             print(f"fits {', '.join(names)}: same weights, trained or tested differently; --recipe chooses another")
         name, out = names[0], options.out or options.file.with_suffix(".safetensors")
-        weights.save(out, model, {"source": options.file.name})
+        ours.save(out, model, {"source": options.file.name})
     count = sum(p.numel() for p in model.parameters())
     print(f"{name}, {len(model.classes)} classes, {count:,} parameters -> {out}")
 

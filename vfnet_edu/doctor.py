@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 
-from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 FLOORS = {"torch": (2, 11), "torchvision": (0, 26), "triton": (3, 6)}
 PACKAGES = (
@@ -88,8 +88,8 @@ def self_test(torch) -> str:
     from dataclasses import replace
 
     from vfnet_edu import recipes
-    from vfnet_edu.builder import build
-    from vfnet_edu.ops.star import choose_engine, star_conv2d
+    from vfnet_edu.models.builder import build
+    from vfnet_edu.ops.star.operator import choose_engine, star_conv2d
 
     began = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

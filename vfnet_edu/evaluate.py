@@ -1,4 +1,4 @@
-"""One pass over a data set: detections, validation losses, calibration.  analysis/scores.py turns them into AP.
+"""One pass over a data set: detections, validation losses, calibration.  evaluation/scores.py turns them into AP.
 
 ``python -m vfnet_edu.evaluate CHECKPOINT --data DIR``, or ``--results FILE.json`` to score detections made elsewhere.
 """
@@ -15,17 +15,17 @@ import torch.distributed as dist
 import tyro
 from tqdm import tqdm
 
-from vfnet_edu import weights
-from vfnet_edu.analysis.calibration import Calibration, score_iou_pairs
-from vfnet_edu.analysis.scores import Outcome, Scores, coco_scores
-from vfnet_edu.config import to_text
 from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.evaluation.calibration import Calibration, score_iou_pairs
+from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
 from vfnet_edu.recipes import EMBEDDED
-from vfnet_edu.training import distributed
+from vfnet_edu.runtime import devices
+from vfnet_edu.runtime.config import to_text
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.viz.report import write_report
+from vfnet_edu.weights import ours
 
 __all__ = ["Outcome", "Scores", "coco_scores", "eval_record", "run"]
 
@@ -152,9 +152,9 @@ def main(args: list[str]) -> None:
     if options.results:
         print(coco_scores(open_data(options), options.results).table())
         return
-    ranks = distributed.setup(options.device)
+    ranks = devices.setup(options.device)
     try:
-        recipe, model = weights.load(options.checkpoint, ranks.device)
+        recipe, model = ours.load(options.checkpoint, ranks.device)
         index = open_data(options, recipe.name)
         index.check_files()
         if model.classes != index.classes:
@@ -175,7 +175,7 @@ def main(args: list[str]) -> None:
             if options.out:
                 write(options.out, recipe, options.checkpoint, scores, outcome, index)
     finally:
-        distributed.close()
+        devices.close()
 
 
 def open_data(options: Options, recipe: str = "") -> CocoIndex:
@@ -195,9 +195,9 @@ def write(folder: Path, recipe, checkpoint: Path, scores: Scores, outcome: Outco
     """results.json in COCO's format, scores.json, config.txt and the report."""
     folder.mkdir(parents=True, exist_ok=True)
     record = scores.record() | {"checkpoint": str(checkpoint), "annotations": str(index.json_path)}
-    weights.write_atomically(folder / "results.json", json.dumps(outcome.results).encode())
-    weights.write_atomically(folder / "scores.json", json.dumps(record, indent=1).encode())
-    weights.write_atomically(folder / "config.txt", to_text(recipe).encode())
+    ours.write_atomically(folder / "results.json", json.dumps(outcome.results).encode())
+    ours.write_atomically(folder / "scores.json", json.dumps(record, indent=1).encode())
+    ours.write_atomically(folder / "config.txt", to_text(recipe).encode())
     write_report(folder, scores, outcome, index, {"checkpoint": checkpoint, "annotations": index.json_path})
     print(f"\nthe report is {folder / 'index.html'}")
 

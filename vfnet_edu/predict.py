@@ -18,12 +18,12 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from vfnet_edu import weights
-from vfnet_edu.errors import Exit, UserError, cli
 from vfnet_edu.inference import predict
 from vfnet_edu.postprocess import Detections
-from vfnet_edu.training import distributed
+from vfnet_edu.runtime import devices
+from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.viz.drawing import as_array, render
+from vfnet_edu.weights import ours
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -53,7 +53,7 @@ def main(args: list[str]) -> None:
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
         raise UserError(f"--out {out} is where the input lies", remedy="name another folder: no input is overwritten")
-    _, model = weights.load(options.checkpoint, distributed.setup(options.device).device)
+    _, model = ours.load(options.checkpoint, devices.setup(options.device).device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,7 +66,7 @@ def main(args: list[str]) -> None:
         results, bad = in_images(model, files, out, options.min_score)
     else:
         results, bad = in_video(model, source, out, options.min_score), []
-    weights.write_atomically(out / "predictions.json", json.dumps(results).encode())
+    ours.write_atomically(out / "predictions.json", json.dumps(results).encode())
     print(f"{len(results)} objects in {out / 'predictions.json'}")
     if bad:
         raise UserError(f"{len(bad)} of {len(files)} images could not be read: {', '.join(bad)}", code=Exit.DATA)
@@ -88,7 +88,7 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
         found = confident(predict(model, image), min_score)
         results += coco_results(found, number, model.classes, file.name)
         name = file.name if file.suffix.lower() in (".jpg", ".jpeg", ".png") else file.name + ".png"
-        weights.write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
+        ours.write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
         counts = Counter(model.classes[label] for label in found.labels.tolist())
         print(f"{file.name}: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing found"))
     return results, bad

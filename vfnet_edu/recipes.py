@@ -9,17 +9,17 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vfnet_edu.backbones.res2net import Res2NetConfig
-from vfnet_edu.backbones.resnet import ResNetConfig
 from vfnet_edu.data.transforms import AugmentConfig
-from vfnet_edu.errors import UserError
-from vfnet_edu.heads.atss import ATSSConfig
-from vfnet_edu.heads.foveabox import FoveaBoxConfig
-from vfnet_edu.heads.reppoints import RepPointsConfig
-from vfnet_edu.heads.retinanet import RetinaNetConfig
-from vfnet_edu.heads.vfnet import VFNetConfig
-from vfnet_edu.necks import FPNConfig, PAFPNConfig
+from vfnet_edu.models.backbones.res2net import Res2NetConfig
+from vfnet_edu.models.backbones.resnet import ResNetConfig
+from vfnet_edu.models.heads.atss import ATSSConfig
+from vfnet_edu.models.heads.foveabox import FoveaBoxConfig
+from vfnet_edu.models.heads.reppoints import RepPointsConfig
+from vfnet_edu.models.heads.retinanet import RetinaNetConfig
+from vfnet_edu.models.heads.vfnet import VFNetConfig
+from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
 from vfnet_edu.postprocess import DetectConfig
+from vfnet_edu.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

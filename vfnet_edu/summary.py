@@ -12,10 +12,10 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfnet_edu import recipes
-from vfnet_edu.builder import build
-from vfnet_edu.detector import Detector
-from vfnet_edu.errors import cli
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import Detector
 from vfnet_edu.priors import ceil32
+from vfnet_edu.runtime.errors import cli
 
 
 @dataclass(frozen=True)

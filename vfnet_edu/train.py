@@ -16,17 +16,19 @@ import tyro
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from vfnet_edu import config, evaluate, recipes, weights
-from vfnet_edu.builder import build
+from vfnet_edu import evaluate, recipes
 from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco, same_classes
 from vfnet_edu.data.loader import guarded, train_loader, val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.errors import Exit, UserError, cli
+from vfnet_edu.models.builder import build
 from vfnet_edu.recipes import Recipe
-from vfnet_edu.training import averaging, checkpoint, distributed, schedule
+from vfnet_edu.runtime import config, devices
+from vfnet_edu.runtime.errors import Exit, UserError, cli
+from vfnet_edu.training import averaging, checkpoint, schedule
 from vfnet_edu.training.meter import Meter, Stop, values
 from vfnet_edu.training.run import RunFolder
 from vfnet_edu.viz.report import write_report
+from vfnet_edu.weights import ours
 
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -76,7 +78,7 @@ def main(args: list[str]) -> None:
     if options.print:
         print(config.to_text(options.recipe, base))
         return
-    stop, ranks = Stop(), distributed.setup(options.device)
+    stop, ranks = Stop(), devices.setup(options.device)
     folder = options.out or Path("runs") / options.recipe.name
     run = RunFolder(folder, options.resume, options.overwrite) if ranks.main else contextlib.nullcontext()
     try:
@@ -88,10 +90,10 @@ def main(args: list[str]) -> None:
                     stop.poll()  # the signal that asked us to stop has reached the data workers too
                 raise
     finally:
-        distributed.close()
+        devices.close()
 
 
-def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path, run: RunFolder, stop: Stop) -> None:
+def train(options: Options, base: Recipe, ranks: devices.Ranks, folder: Path, run: RunFolder, stop: Stop) -> None:
     recipe, device = options.recipe, ranks.device
     say = print if ranks.main else lambda *_: None
 
@@ -113,11 +115,11 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
             torch.set_num_threads(state["threads"])  # another number would round sums otherwise
         say(note or f"resuming after step {state['step']}")
     elif options.weights:
-        _, _, start = weights.read(weights.find_checkpoint(options.weights))
-        fresh = weights.load_state(model, start, options.weights, new_classes=True)
+        _, _, start = ours.read(ours.find_checkpoint(options.weights))
+        fresh = ours.load_state(model, start, options.weights, new_classes=True)
         say(f"starting from {options.weights}" + (f"; other classes, so anew: {', '.join(fresh)}" if fresh else ""))
     else:
-        weights.load_backbone(model, recipe.backbone_weights)
+        ours.load_backbone(model, recipe.backbone_weights)
     model = model.to(device, memory_format=torch.channels_last)
     taught = DistributedDataParallel(model) if ranks.world > 1 else model
     optimizer = schedule.make_optimizer(model, recipe.optim)
@@ -230,7 +232,7 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
                 at["evaluations"] += 1
             if ranks.main and (ap >= at["best"] or not check):
                 at["best"] = ap
-                weights.save(folder / "best.safetensors", judged, {"ap": f"{ap:.4f}", "epoch": f"{epochs_done:g}"})
+                ours.save(folder / "best.safetensors", judged, {"ap": f"{ap:.4f}", "epoch": f"{epochs_done:g}"})
             if at["step_in_epoch"] == steps:
                 at["epoch"], at["step_in_epoch"] = at["epoch"] + 1, 0
             save()
@@ -241,7 +243,7 @@ def train(options: Options, base: Recipe, ranks: distributed.Ranks, folder: Path
         say((f"best AP {100 * at['best']:.1f}; " if check else "") + f"open {folder / 'index.html'}")
 
 
-def open_data(options: Options, ranks: distributed.Ranks, say) -> tuple[CocoIndex, CocoIndex | None]:
+def open_data(options: Options, ranks: devices.Ranks, say) -> tuple[CocoIndex, CocoIndex | None]:
     """The images to learn from and those to be judged by (None where there are none).
 
     Raises:

@@ -2,7 +2,7 @@
 
 import importlib
 
-from vfnet_edu.errors import UserError, cli
+from vfnet_edu.runtime.errors import UserError, cli
 
 WHAT = {
     "star": "the engines of the star convolution against torchvision's deformable convolution",

@@ -19,9 +19,9 @@ import tyro
 
 from vfnet_edu import recipes, train
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.errors import UserError
 from vfnet_edu.recipes import Recipe
-from vfnet_edu.training import distributed
+from vfnet_edu.runtime import devices
+from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.training.meter import Stop
 from vfnet_edu.training.run import RunFolder
 
@@ -103,7 +103,7 @@ def measure(row: tuple[str, str], options: Options) -> dict:
     recipe, side = small(kind, loss), (options.size, options.size)
     folder = options.out / f"{kind}_{loss}"
     folder.mkdir(parents=True, exist_ok=True)
-    ranks = distributed.setup(options.device)
+    ranks = devices.setup(options.device)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         learn, _ = train.open_data(train.Options(recipe, data=options.data), ranks, print)
         epochs = -(-options.steps // (len(learn) // recipe.data.batch_size))

@@ -15,8 +15,8 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from vfnet_edu import recipes
-from vfnet_edu.builder import build
-from vfnet_edu.ops.star import choose_engine
+from vfnet_edu.models.builder import build
+from vfnet_edu.ops.star.operator import choose_engine
 
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import deform_conv2d
 
-from vfnet_edu.ops.star import choose_engine, star_conv2d_pyramid, star_offsets
+from vfnet_edu.ops.star.operator import choose_engine, star_conv2d_pyramid, star_offsets
 
 STRIDES = (8, 16, 32, 64, 128)
 Precision = Literal["bf16", "fp16", "tf32", "fp32"]

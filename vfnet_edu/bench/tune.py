@@ -1,7 +1,7 @@
 """Which tiles are fastest here?  `python -m vfnet_edu.bench tune`: every kernel of the star with a list of tiles.
 
-The tiles in `vfnet_edu/ops/star_triton.py` were chosen by counting instructions.  This times the alternatives: whatever
-fits, gives the same result and is faster can take their place.
+The tiles in `vfnet_edu/ops/star/triton_kernels.py` were chosen by counting instructions.  This times the alternatives:
+whatever fits, gives the same result and is faster can take their place.
 """
 
 import json
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from vfnet_edu.bench.star import DTYPES, Case, Precision, make_case, timed
 from vfnet_edu.bench.star import Options as Star
-from vfnet_edu.errors import UserError
-from vfnet_edu.ops import star_gpu, star_triton
-from vfnet_edu.ops.star_triton import TILES, Tile, TritonError, choose_tile
+from vfnet_edu.ops.star import triton as star_triton
+from vfnet_edu.ops.star import triton_kernels
+from vfnet_edu.ops.star.triton_kernels import TILES, Tile, TritonError, choose_tile
+from vfnet_edu.runtime.errors import UserError
 
 CANDIDATES = {  # of a kernel: the same for all products; what does not fit is said to be so
     "forward": (
@@ -59,7 +60,7 @@ def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.bench tune")
     name = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cpu" and not star_triton.INTERPRETED:
+    if device.type == "cpu" and not triton_kernels.INTERPRETED:
         raise UserError("tiles are tuned on a GPU, and there is none", remedy="run this where doctor shows one")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     print(f"torch {torch.__version__}, triton {version('triton')}, {where}")
@@ -106,7 +107,7 @@ def try_tiles(kernel: str, product: str, case: Case, device, repeats: int) -> li
 
 def forward_step(case: Case):
     arguments = case.xs, case.ltrbs, [case.weight], list(case.strides)
-    return lambda: star_gpu.star_conv(*arguments)
+    return lambda: star_triton.star_conv(*arguments)
 
 
 def backward_step(case: Case):
@@ -114,7 +115,7 @@ def backward_step(case: Case):
     grads = [torch.randn(x.shape, generator=generator).to(x) for x in case.xs]
     grads = [g.contiguous(memory_format=torch.channels_last) for g in grads]
     arguments = grads, case.xs, case.ltrbs, [case.weight], list(case.strides)
-    return lambda: star_gpu.star_conv_backward(*arguments)
+    return lambda: star_triton.star_conv_backward(*arguments)
 
 
 def about(tile: Tile) -> str:

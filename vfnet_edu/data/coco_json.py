@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 _PACK = struct.Struct("<qqq5d??")  # one annotation, laid out as:
 RECORD = np.dtype(

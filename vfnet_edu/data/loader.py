@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.transforms import AugmentConfig, augment, generator, read_image, resize, resized_size
-from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.priors import ceil32
+from vfnet_edu.runtime.errors import Exit, UserError
 
 Batch = tuple[list[Tensor], list[dict]]
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 # What makes the set hard: how small, how turned, how hidden, how like the ground. Lengths: part of sqrt(h * w).
 SMALLEST, LARGEST = 0.14, 0.63  # across, uniform in the logarithm: 18 to 80 pixels at 128 x 128

@@ -5,7 +5,7 @@ import math
 import torch
 
 from vfnet_edu.exercises.engine import Exercise
-from vfnet_edu.ops.star import star_offsets
+from vfnet_edu.ops.star.operator import star_offsets
 
 
 # ---- the offsets of the star ----------------------------------------------------------------------------------------

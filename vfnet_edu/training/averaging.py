@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from vfnet_edu import weights
-from vfnet_edu.detector import Detector
+from vfnet_edu.models.detector import Detector
 from vfnet_edu.recipes import SWAConfig
+from vfnet_edu.weights import ours
 
 
 def swa_rate(config: SWAConfig, scale: float, fraction: float) -> float:
@@ -23,7 +23,7 @@ def swa_rate(config: SWAConfig, scale: float, fraction: float) -> float:
 def start_from_best(model: Detector, folder: Path) -> None:
     """The best weights of the ordinary run, from its folder, into `model`."""
     path = folder / "best.safetensors"
-    weights.load_state(model, weights.read(path)[2], path)
+    ours.load_state(model, ours.read(path)[2], path)
 
 
 def make_average(model: Detector) -> AveragedModel:

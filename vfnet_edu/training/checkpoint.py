@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from vfnet_edu.errors import Exit, UserError
-from vfnet_edu.weights import read_pickle, write_atomically
+from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights.ours import read_pickle, write_atomically
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 
 class Meter:

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from vfnet_edu.config import difference, from_dict, to_dict, to_text
-from vfnet_edu.errors import Exit, UserError
 from vfnet_edu.recipes import Recipe
+from vfnet_edu.runtime.config import difference, from_dict, to_dict, to_text
+from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.training.checkpoint import LAST, sweep
 
 FREE_TO_CHANGE = ("data.workers", "optim.epochs", "data.images_per_gpu")  # a resumed run may differ in these

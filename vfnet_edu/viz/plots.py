@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vfnet_edu.analysis.calibration import Calibration
-from vfnet_edu.analysis.scores import Scores
+from vfnet_edu.evaluation.calibration import Calibration
+from vfnet_edu.evaluation.scores import Scores
 from vfnet_edu.viz.drawing import OKABE_ITO, plain
 
 INK, FAINT = "#333333", "#d9d9d9"

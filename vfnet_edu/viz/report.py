@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from vfnet_edu.analysis.scores import MEANING, Outcome, Scores
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.transforms import read_image
+from vfnet_edu.evaluation.scores import MEANING, Outcome, Scores
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.viz import plots
 from vfnet_edu.viz.drawing import compare
-from vfnet_edu.weights import write_atomically
+from vfnet_edu.weights.ours import write_atomically
 
 CAPTIONS = {  # in the order of the page
     "ap.png": "Average precision after each evaluation.",

@@ -6,7 +6,7 @@ built book the same explorers move without Python.
 
 import importlib
 
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 _HOME = {  # explorer -> its module here
     "PyramidExplorer": "pyramid",

@@ -6,9 +6,9 @@ import traitlets
 from PIL import Image
 from torch import Tensor
 
-from vfnet_edu.detector import Detector
-from vfnet_edu.errors import UserError
+from vfnet_edu.models.detector import Detector
 from vfnet_edu.priors import ceil32
+from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
 MOST = 6000  # locations: more cannot be told apart in a picture, nor sent quickly

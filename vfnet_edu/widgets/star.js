@@ -1,6 +1,6 @@
 // Chapter 11: the nine samples of a star on a photograph, beside those of a 3x3 convolution at the same cell.
 // Taps go row by row: top left, top, top right, left, the point itself, right, bottom left, bottom, bottom right.
-// The arithmetic is that of vfnet_edu/ops/star.py and star_reference.py; coordinates are (y, x) in cells.
+// The arithmetic is that of vfnet_edu/ops/star/operator.py and star_reference.py; coordinates are (y, x) in cells.
 
 const WAYS = [-1, 0, 1];
 const SIDES = ["left", "top", "right", "bottom"];

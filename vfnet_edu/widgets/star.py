@@ -7,7 +7,7 @@ import torch
 import traitlets
 from PIL import Image
 
-from vfnet_edu.ops.star import star_offsets
+from vfnet_edu.ops.star.operator import star_offsets
 from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
 LARGEST = 450  # pixels along a side: what a page shows, in a JPEG of some 30 kB

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from vfnet_edu.backbones.res2net import Res2Net, Res2NetConfig
-from vfnet_edu.backbones.resnet import ResNet, ResNetConfig
-from vfnet_edu.detector import Detector
-from vfnet_edu.heads.atss import ATSSConfig, ATSSHead
-from vfnet_edu.heads.foveabox import FoveaBoxConfig, FoveaBoxHead
-from vfnet_edu.heads.reppoints import RepPointsConfig, RepPointsHead
-from vfnet_edu.heads.retinanet import RetinaNetConfig, RetinaNetHead
-from vfnet_edu.heads.vfnet import VFNetConfig, VFNetHead
-from vfnet_edu.necks import FPN, PAFPN, FPNConfig, PAFPNConfig
+from vfnet_edu.models.backbones.res2net import Res2Net, Res2NetConfig
+from vfnet_edu.models.backbones.resnet import ResNet, ResNetConfig
+from vfnet_edu.models.detector import Detector
+from vfnet_edu.models.heads.atss import ATSSConfig, ATSSHead
+from vfnet_edu.models.heads.foveabox import FoveaBoxConfig, FoveaBoxHead
+from vfnet_edu.models.heads.reppoints import RepPointsConfig, RepPointsHead
+from vfnet_edu.models.heads.retinanet import RetinaNetConfig, RetinaNetHead
+from vfnet_edu.models.heads.vfnet import VFNetConfig, VFNetHead
+from vfnet_edu.models.necks import FPN, PAFPN, FPNConfig, PAFPNConfig
 from vfnet_edu.recipes import Recipe
 
 

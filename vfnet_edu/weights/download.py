@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 
 MAX_BYTES = 2 * 1024**3  # the largest published checkpoint has 0.4
 CHUNK = 1 << 20

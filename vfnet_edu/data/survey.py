@@ -17,7 +17,7 @@ from PIL import Image
 
 from vfnet_edu.data.coco import CocoIndex, Layout, file_fault, read_coco, same_classes
 from vfnet_edu.data.transforms import FORMATS, ORIENTATION, SIDEWAYS, read_image
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 # The limits of COCO's small, medium and large (areas of 32 x 32 and 96 x 96 pixels), and of finer steps between.
 SIZES = (0, 8, 16, 32, 64, 96, 128, 256, 512, np.inf)  # square root of the area, pixels

@@ -1,4 +1,4 @@
-"""Weights in and out of files: our checkpoints and ImageNet backbones (the authors' checkpoints: `vfnet_edu.mmdet`).
+"""Weights in and out of files: our checkpoints and ImageNet backbones (the authors' checkpoints: `weights.mmdet`).
 
 Nothing here unpickles code: every file is read with ``weights_only=True`` or as safetensors.
 """
@@ -18,16 +18,16 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
-from vfnet_edu.backbones.res2net import Res2NetConfig
-from vfnet_edu.backbones.resnet import ResNetConfig
-from vfnet_edu.builder import build
-from vfnet_edu.config import from_dict, to_dict
-from vfnet_edu.detector import STD, Detector
-from vfnet_edu.download import fetch
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.models.backbones.res2net import Res2NetConfig
+from vfnet_edu.models.backbones.resnet import ResNetConfig
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import STD, Detector
 from vfnet_edu.recipes import Recipe
+from vfnet_edu.runtime.config import from_dict, to_dict
+from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights.download import fetch
 
-SHIPPED = Path(__file__).parent / "pretrained"  # small trained models, loaded by their name
+SHIPPED = Path(__file__).parent / "shipped"  # small trained models, loaded by their name
 
 log = logging.getLogger(__name__)
 

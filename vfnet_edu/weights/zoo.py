@@ -7,12 +7,13 @@ are on the authors' Google Drive, where only a browser gets them; an error says 
 import logging
 from pathlib import Path
 
-from vfnet_edu import recipes, weights
-from vfnet_edu.builder import build
-from vfnet_edu.detector import Detector
-from vfnet_edu.download import alone, cache_folder, fetch
-from vfnet_edu.errors import Exit, UserError
-from vfnet_edu.mmdet import load_mmdet
+from vfnet_edu import recipes
+from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import Detector
+from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights import ours
+from vfnet_edu.weights.download import alone, cache_folder, fetch
+from vfnet_edu.weights.mmdet import load_mmdet
 
 SERVER = "https://download.openmmlab.com/mmdetection/v2.0/vfnet"
 
@@ -31,14 +32,14 @@ def pretrained(name: str) -> Detector:
     recipe, cached = recipes.by_name(name), cached_file(name)
     with alone(cached):
         if cached.exists():
-            return weights.load(cached)[1]
+            return ours.load(cached)[1]
         file = recipe.published.checkpoint
         if not file:
             raise _not_hosted(recipe, cached)
         folder = file.split("_2020")[0]  # the configuration's name: what stands before the date
         path = fetch(f"{SERVER}/{folder}/{file}")
         model, _ = load_mmdet(path, name)
-        weights.save(cached, model, {"source": file})
+        ours.save(cached, model, {"source": file})
         path.unlink()
         return model
 
@@ -63,7 +64,7 @@ def _detector(name: str, published: bool, classes: tuple[str, ...] | None) -> De
     if not published:
         return build(recipes.by_name(name), classes)
     model = pretrained(name)
-    return model if classes is None else weights.change_classes(model, classes)
+    return model if classes is None else ours.change_classes(model, classes)
 
 
 # ---- One function per backbone or method -----------------------------------------------------------------------------

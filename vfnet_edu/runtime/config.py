@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 KIND = "kind"  # the key under which the name of a dataclass is written
 

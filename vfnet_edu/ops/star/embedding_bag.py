@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vfnet_edu.ops.star_reference import star_reads
+from vfnet_edu.ops.star.reference import star_reads
 
 STRIP = 1024  # locations at a time: 9 C numbers each, 9 MB for C = 256
 KEPT = 2**28  # bytes of stretched map, per image and branch, that wait for the gradients
 
 
 def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See :func:`vfnet_edu.ops.star.star_conv2d`. Fastest when x is channels_last."""
+    """See :func:`vfnet_edu.ops.star.operator.star_conv2d`. Fastest when x is channels_last."""
     cells, factors = (_interleave(reads) for reads in star_reads(ltrb, stride))  # (B, H, 25 W)
     tables = x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # (B, HW, C)
     weight = weight.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """The star-deformable convolution as a PyTorch operator on the Triton kernels: layout, launches, gradients.
 
 Reached only when a CUDA device or Triton's interpreter computes; everything else runs without Triton. The layout of the
-arrays is described in :mod:`vfnet_edu.ops.star_triton`.
+arrays is described in :mod:`vfnet_edu.ops.star.triton_kernels`.
 """
 
 import math
@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vfnet_edu.errors import UserError
-from vfnet_edu.ops.star_reference import READS_PER_TAP, star_reads
-from vfnet_edu.ops.star_triton import (
+from vfnet_edu.ops.star.reference import READS_PER_TAP, star_reads
+from vfnet_edu.ops.star.triton_kernels import (
     launch_options,
     pack_level,
     star_backward_input,
@@ -22,12 +21,13 @@ from vfnet_edu.ops.star_triton import (
     star_forward,
     star_gather_gradient,
 )
+from vfnet_edu.runtime.errors import UserError
 
 
 def star_conv2d_pyramid_triton(
     branches: Sequence[tuple[Sequence[Tensor], Tensor]], ltrbs: Sequence[Tensor], strides: Sequence[int]
 ) -> list[list[Tensor]]:
-    """See :func:`vfnet_edu.ops.star.star_conv2d_pyramid`. The maps come back channels_last."""
+    """See :func:`vfnet_edu.ops.star.operator.star_conv2d_pyramid`. The maps come back channels_last."""
     outputs, channels = branches[0][1].shape[:2]
     more_in, more_out = -channels % 32, -outputs % 32  # the kernels know multiples of 32
     width = max(channels + more_in, outputs + more_out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank is noticed after this; half an hour is PyTorch's own
 

@@ -1,6 +1,6 @@
 """Res2Net v1b (Gao et al. 2021): the 3x3 of a bottleneck split into a ladder of small ones, so a block sees many sizes.
 
-Parameter names are those of the authors' ImageNet weights, but for the stem (see `vfnet_edu.weights`).
+Parameter names are those of the authors' ImageNet weights, but for the stem (see `vfnet_edu.weights.ours`).
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.backbones.resnet import freeze, hold_norms, init_backbone
+from vfnet_edu.models.backbones.resnet import freeze, hold_norms, init_backbone
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import IGNORED, max_iou
 from vfnet_edu.boxes import decode_deltas, encode_deltas, iou
-from vfnet_edu.layers import assign_images, flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.losses import focal_loss, varifocal_loss
+from vfnet_edu.models.layers import assign_images, flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
 

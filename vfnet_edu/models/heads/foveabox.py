@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import fovea
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy, xyxy_to_ltrb
-from vfnet_edu.layers import flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.losses import focal_loss, smooth_l1_loss, varifocal_loss
+from vfnet_edu.models.layers import flatten_levels, init_normal, matched_truth, start_scores, tower
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import per_point, pyramid_points
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import IGNORED, atss
 from vfnet_edu.boxes import centerness, centers, decode_deltas, iou
-from vfnet_edu.layers import (
+from vfnet_edu.losses import focal_loss, giou_loss, varifocal_loss
+from vfnet_edu.models.layers import (
     assign_images,
     flatten_levels,
     init_normal,
@@ -23,7 +24,6 @@ from vfnet_edu.layers import (
     start_scores,
     tower,
 )
-from vfnet_edu.losses import focal_loss, giou_loss, varifocal_loss
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
 

@@ -4,7 +4,7 @@ import inspect
 import textwrap
 from pathlib import Path
 
-from vfnet_edu.errors import UserError
+from vfnet_edu.runtime.errors import UserError
 
 
 def show(thing) -> None:

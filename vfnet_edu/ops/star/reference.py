@@ -23,7 +23,7 @@ Neighbours = list[tuple[Tensor, Tensor]]  # (index, weight) of every cell that a
 
 
 def star_conv2d_reference(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See :func:`vfnet_edu.ops.star.star_conv2d`."""
+    """See :func:`vfnet_edu.ops.star.operator.star_conv2d`."""
     near_rows, near_columns = star_neighbours(ltrb, stride)
     image = torch.arange(len(x), device=x.device)[:, None, None]
     cells = x.permute(0, 2, 3, 1)  # (B, H, W, C)

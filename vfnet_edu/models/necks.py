@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfnet_edu.layers import ConvNorm
+from vfnet_edu.models.layers import ConvNorm
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from vfnet_edu.errors import UserError
-from vfnet_edu.ops.star_cpu import star_conv2d_embedding_bag
-from vfnet_edu.ops.star_reference import star_conv2d_reference
+from vfnet_edu.ops.star.embedding_bag import star_conv2d_embedding_bag
+from vfnet_edu.ops.star.reference import star_conv2d_reference
+from vfnet_edu.runtime.errors import UserError
 
 ENGINES = ("reference", "torchvision", "embedding_bag", "triton")
 
@@ -91,7 +91,7 @@ def star_conv2d_pyramid(
     if engine == "triton":
         if obstacle := _triton_obstacle(x.device, x.dtype):
             raise UserError(f"star engine 'triton': {obstacle}", remedy="choose another engine, or none")
-        from vfnet_edu.ops.star_gpu import star_conv2d_pyramid_triton  # nothing else needs Triton
+        from vfnet_edu.ops.star.triton import star_conv2d_pyramid_triton  # nothing else needs Triton
 
         return star_conv2d_pyramid_triton(branches, ltrbs, strides)
     by_level = {

@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vfnet_edu.analysis.calibration import Calibration
 from vfnet_edu.boxes import iou
 from vfnet_edu.data.coco import CocoIndex, read_coco
-from vfnet_edu.errors import Exit, UserError
+from vfnet_edu.evaluation.calibration import Calibration
+from vfnet_edu.runtime.errors import Exit, UserError
 
 MEANING = {
     "AP": "IoU .50:.95, mean over classes",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vfnet_edu.assigners import IGNORED, atss
 from vfnet_edu.boxes import centers, iou, ltrb_to_xyxy
-from vfnet_edu.layers import (
+from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, varifocal_loss
+from vfnet_edu.models.layers import (
     ConvNorm,
     assign_images,
     flatten_levels,
@@ -24,8 +25,7 @@ from vfnet_edu.layers import (
     start_scores,
     tower,
 )
-from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, varifocal_loss
-from vfnet_edu.ops.star import star_conv2d_pyramid
+from vfnet_edu.ops.star.operator import star_conv2d_pyramid
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
 

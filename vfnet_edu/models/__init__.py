@@ -1,0 +1,1 @@
+"""Networks: backbone, neck and head, and the detector that joins them."""

@@ -1,0 +1,1 @@
+"""Feature maps to boxes with scores, and the losses that teach them."""

@@ -1,0 +1,1 @@
+"""The star-deformable convolution: one operator, four engines."""
