@@ -7,10 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "vfnet_edu"
 FLOORS = [  # bottom to top; `<` separates floors within a line
-    "runtime.errors < runtime.config runtime.source runtime.devices boxes < losses priors",
+    "runtime.errors < runtime.config runtime.source runtime.files runtime.devices boxes < losses priors",
     "ops.star.reference < ops.star.embedding_bag ops.star.triton_kernels ops.dcn < ops.star.triton < ops.star.operator",
     "assigners postprocess",
-    "data.coco_json < data.coco < data.transforms < data.loader data.shapes data.survey",
+    "data.coco_json < data.coco data.images data.transforms < data.loader data.shapes data.survey",
     "models.layers < models.backbones.resnet < models.backbones.res2net models.necks",
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",
     "models.detector",

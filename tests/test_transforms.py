@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vfnet_edu.data.images import read_image
 from vfnet_edu.data.transforms import (
     HOLES,
     AugmentConfig,
@@ -19,7 +20,6 @@ from vfnet_edu.data.transforms import (
     flip,
     generator,
     random_crop,
-    read_image,
     resize,
     resized_size,
 )

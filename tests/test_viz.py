@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vfnet_edu.data.coco import read_coco
+from vfnet_edu.data.images import as_pixels
 from vfnet_edu.evaluation.calibration import Calibration, Pairs
 from vfnet_edu.evaluation.scores import Outcome, coco_scores
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.viz import plots
-from vfnet_edu.viz.drawing import as_array, colour, compare, draw, draw_targets, render
+from vfnet_edu.viz.drawing import colour, compare, draw, draw_targets, render
 from vfnet_edu.viz.report import examples, read_metrics, write_report
 
 NASTY = '<img src=x onerror="alert(1)">'
@@ -50,7 +51,7 @@ def test_every_kind_of_image_is_read(tmp_path):
     Image.fromarray(array).save(tmp_path / "a.png")
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     for image in (array, tensor, Image.fromarray(array), tmp_path / "a.png", str(tmp_path / "a.png")):
-        assert np.array_equal(as_array(image), array)
+        assert np.array_equal(as_pixels(image), array)
 
 
 def test_axes_in_axes_out_and_names_are_not_formulas():

@@ -13,9 +13,9 @@ from vfnet_edu import recipes
 from vfnet_edu.models.builder import build
 from vfnet_edu.recipes import Published
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.weights import ours, zoo
 from vfnet_edu.weights.download import cache_folder, fetch
 from vfnet_edu.weights.mmdet import to_mmdet
-from vfnet_edu.weights import ours, zoo
 
 PAGE = b"\n<!DOCTYPE HTML><html>Too many users have viewed or downloaded this file recently"
 

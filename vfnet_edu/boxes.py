@@ -27,6 +27,20 @@ def clip(boxes: Tensor, size: tuple[float, float]) -> Tensor:
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
+def xywh_to_xyxy(boxes):
+    """Corner and size, as COCO writes boxes, to two corners.  (..., 4) -> (..., 4), a tensor or an array"""
+    corners = boxes + 0
+    corners[..., 2:] += boxes[..., :2]
+    return corners
+
+
+def xyxy_to_xywh(boxes):
+    """The inverse.  (..., 4) -> (..., 4), a tensor or an array"""
+    sizes = boxes + 0
+    sizes[..., 2:] -= boxes[..., :2]
+    return sizes
+
+
 # ------------------------------------------------------------------ distances to the four sides (FCOS)
 def ltrb_to_xyxy(points: Tensor, ltrb: Tensor) -> Tensor:
     """A point and its distances to the left, top, right and bottom side -> the box.  (..., 2), (..., 4) -> (..., 4)

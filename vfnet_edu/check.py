@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from vfnet_edu.data.coco import CocoIndex, find_dataset
+from vfnet_edu.data.images import read_image
 from vfnet_edu.data.survey import SIZES, Finding, Report, Split, check_dataset
-from vfnet_edu.data.transforms import clip, read_image, resize
+from vfnet_edu.data.transforms import clip, resize
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 

@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from vfnet_edu.runtime.errors import UserError, cli
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.weights import ours
 from vfnet_edu.weights.mmdet import load_mmdet, to_mmdet
 
@@ -41,7 +42,7 @@ def main(args: list[str]) -> None:
         recipe, model = ours.load(options.file)
         name = recipe.name
         out = options.out or ours.find_checkpoint(options.file).with_suffix(".pth")
-        ours.write_atomically(out, mmdet_bytes(model))
+        write_atomically(out, mmdet_bytes(model))
     else:
         model, names = load_mmdet(options.file, options.recipe)
         if len(names) > 1:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import tyro
 from tqdm import tqdm
 
+from vfnet_edu.boxes import xyxy_to_xywh
 from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
@@ -24,6 +25,7 @@ from vfnet_edu.recipes import EMBEDDED
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.config import to_text
 from vfnet_edu.runtime.errors import Exit, UserError, cli
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.viz.report import write_report
 from vfnet_edu.weights import ours
 
@@ -74,8 +76,7 @@ def run(
             _check_finite(scores, candidates.boxes, targets)
             detections = model.answer(out, images, [t["scale"] for t in targets])
             for i, (target, best) in enumerate(zip(targets, detections, strict=True)):
-                boxes = best.boxes.double()
-                boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+                boxes = xyxy_to_xywh(best.boxes.double())
                 rows = torch.cat([boxes, best.scores.double()[:, None], best.labels.double()[:, None]], 1)  # (D, 6)
                 found[target["index"]] = rows.cpu().numpy()
                 calibration.add(target["index"], score_iou_pairs(scores[i], candidates.boxes[i], target))
@@ -195,9 +196,9 @@ def write(folder: Path, recipe, checkpoint: Path, scores: Scores, outcome: Outco
     """results.json in COCO's format, scores.json, config.txt and the report."""
     folder.mkdir(parents=True, exist_ok=True)
     record = scores.record() | {"checkpoint": str(checkpoint), "annotations": str(index.json_path)}
-    ours.write_atomically(folder / "results.json", json.dumps(outcome.results).encode())
-    ours.write_atomically(folder / "scores.json", json.dumps(record, indent=1).encode())
-    ours.write_atomically(folder / "config.txt", to_text(recipe).encode())
+    write_atomically(folder / "results.json", json.dumps(outcome.results).encode())
+    write_atomically(folder / "scores.json", json.dumps(record, indent=1).encode())
+    write_atomically(folder / "config.txt", to_text(recipe).encode())
     write_report(folder, scores, outcome, index, {"checkpoint": checkpoint, "annotations": index.json_path})
     print(f"\nthe report is {folder / 'index.html'}")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from vfnet_edu.data.images import as_pixels
 from vfnet_edu.data.transforms import resize
 from vfnet_edu.postprocess import Detections
-from vfnet_edu.viz.drawing import as_array
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def predict(model, image) -> Detections:
     Raises:
         UserError: code DATA where the file cannot be read as an image.
     """
-    resized, _, scale = resize(as_array(image), np.zeros((0, 4), np.float32), model.recipe.data.test_scale)
+    resized, _, scale = resize(as_pixels(image), np.zeros((0, 4), np.float32), model.recipe.data.test_scale)
     pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))  # (3, h, w)
     training = model.training
     try:

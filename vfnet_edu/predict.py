@@ -18,11 +18,14 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from vfnet_edu.boxes import xyxy_to_xywh
+from vfnet_edu.data.images import as_pixels
 from vfnet_edu.inference import predict
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import Exit, UserError, cli
-from vfnet_edu.viz.drawing import as_array, render
+from vfnet_edu.runtime.files import write_atomically
+from vfnet_edu.viz.drawing import render
 from vfnet_edu.weights import ours
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -66,7 +69,7 @@ def main(args: list[str]) -> None:
         results, bad = in_images(model, files, out, options.min_score)
     else:
         results, bad = in_video(model, source, out, options.min_score), []
-    ours.write_atomically(out / "predictions.json", json.dumps(results).encode())
+    write_atomically(out / "predictions.json", json.dumps(results).encode())
     print(f"{len(results)} objects in {out / 'predictions.json'}")
     if bad:
         raise UserError(f"{len(bad)} of {len(files)} images could not be read: {', '.join(bad)}", code=Exit.DATA)
@@ -77,7 +80,7 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
     results, bad = [], []
     for number, file in enumerate(files, 1):
         try:
-            image = as_array(file)
+            image = as_pixels(file)
         except UserError as error:
             if len(files) == 1:
                 raise
@@ -88,7 +91,7 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
         found = confident(predict(model, image), min_score)
         results += coco_results(found, number, model.classes, file.name)
         name = file.name if file.suffix.lower() in (".jpg", ".jpeg", ".png") else file.name + ".png"
-        ours.write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
+        write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
         counts = Counter(model.classes[label] for label in found.labels.tolist())
         print(f"{file.name}: " + (", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing found"))
     return results, bad
@@ -150,12 +153,14 @@ def coco_results(found: Detections, image_id: int, classes: tuple[str, ...], fil
         {
             "image_id": image_id,
             "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "bbox": box,
             "score": score,
             "category": classes[label],
             "file_name": file_name,
         }
-        for (x1, y1, x2, y2), score, label in zip(*(part.tolist() for part in found), strict=True)
+        for box, score, label in zip(
+            xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+        )
     ]
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from vfnet_edu.data.images import as_pixels
 from vfnet_edu.data.transforms import resize
 from vfnet_edu.postprocess import Detections, pool, suppress
-from vfnet_edu.viz.drawing import as_array
 
 SCALES = ((1200, 800), (1300, 900), (1500, 1000), (1600, 1200))  # the authors': longest and shortest side
 
@@ -27,7 +27,7 @@ def predict_views(
     Returns:
         boxes (D, 4) xyxy in pixels of the given image, scores (D,), labels (D,), best first, on the CPU.
     """
-    image, training, views = as_array(image), model.training, []
+    image, training, views = as_pixels(image), model.training, []
     model.eval()
     try:
         for scale in scales:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vfnet_edu.boxes import xywh_to_xyxy
 from vfnet_edu.data.coco_json import data_error, read_tables
 
 MIN_SIDE = 32  # images with a shorter side are left out of training
@@ -67,8 +68,7 @@ class CocoIndex:
     @functools.cached_property
     def boxes(self) -> np.ndarray:
         """(A, 4) float32 xyxy, pixels, not clipped."""
-        corners = np.concatenate((self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]), axis=1)
-        return corners.astype(np.float32)
+        return xywh_to_xyxy(self.xywh).astype(np.float32)
 
     @functools.cached_property
     def rows(self) -> np.ndarray:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vfnet_edu.data.coco import CocoIndex
-from vfnet_edu.data.transforms import AugmentConfig, augment, generator, read_image, resize, resized_size
+from vfnet_edu.data.images import read_image
+from vfnet_edu.data.transforms import AugmentConfig, augment, generator, resize, resized_size
 from vfnet_edu.priors import ceil32
 from vfnet_edu.runtime.errors import Exit, UserError
 

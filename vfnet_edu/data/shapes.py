@@ -10,7 +10,6 @@ sqrt(height * width). Pixels are float32 and see only + - * / sqrt, comparison a
 the last bit, so that every machine draws the same.
 """
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.runtime.files import locked
 
 # What makes the set hard: how small, how turned, how hidden, how like the ground. Lengths: part of sqrt(h * w).
 SMALLEST, LARGEST = 0.14, 0.63  # across, uniform in the logarithm: 18 to 80 pixels at 128 x 128
@@ -335,8 +335,7 @@ def write_shape_scenes(
     scratch, old, lock = (folder.with_name(f".{folder.name}.{word}") for word in ("drawing", "old", "lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(lock, "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel lets go of it should this process die
+        with locked(lock):
             if _holds(folder, wanted):
                 return folder
             if folder.exists() and any(folder.iterdir()) and not (folder / SPECIFICATION).is_file():

@@ -1,26 +1,15 @@
-"""Reading images, and changing them together with their boxes. Everything is numpy: images (h, w, 3) uint8 RGB.
+"""Changing images together with their boxes. Everything is numpy: images (h, w, 3) uint8 RGB.
 
 The arithmetic is that of mmdetection 2.10 with mmcv 1.2.7, the pipelines of VFNet and VFNet-X. Normalising and padding
 come later, in the detector. All random numbers are a function of (seed, epoch, image): neither the number of worker
 processes nor the order in which they are served changes a pixel.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
-
-from vfnet_edu.runtime.errors import Exit, UserError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 100_000_000  # a few kilobytes of file can hold a picture that fills the memory
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` refuses such files itself
-ORIENTATION = 0x0112  # the EXIF tag: how the camera was held ...
-SIDEWAYS = (5, 6, 7, 8)  # ... these values swap width and height
 
 # The (width, height) that CutOut chooses from, pixels.
 HOLES = np.array("4 4 4 8 8 4 8 8 16 8 8 16 16 16 16 32 32 16 32 32 32 48 48 32 48 48".split(), int).reshape(-1, 2)
@@ -45,71 +34,6 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Random numbers that depend on these three alone (a counter-based generator: Salmon et al., "Parallel random
     numbers: as easy as 1, 2, 3", 2011). `index` is that of an image, or -1 for the order of the epoch."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, epoch << 32 | index % 2**32], np.uint64)))
-
-
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode a whole image file -> (h, w, 3) uint8 RGB.
-
-    Transparent pixels are laid over white; 16-bit greys are scaled to 8 bits; of an animation the first frame is taken.
-    The camera's orientation (EXIF) is applied, unless only the picture as stored has the wanted size.
-
-    Args:
-        size: (height, width) that the annotations were made for, in pixels.
-
-    Raises:
-        UserError: no image, damaged, over 100 million pixels, or not of the wanted size.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            image.load()  # whole: `verify` would let damaged files pass
-            image = _orient(image, size)
-            pixels = _rgb(image)
-    except FileNotFoundError:
-        raise _error(f"{path} is missing", "restore the file or remove its record") from None
-    except Image.DecompressionBombError as error:
-        what = f"{path} has more than {MAX_PIXELS // 10**6} million pixels: {error}"
-        raise _error(what, "reduce it, or remove its record") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, zlib.error, ...
-        what = f"{path} cannot be read as an image: {' '.join(str(error).split())}"
-        raise _error(what, "restore the file, or remove its record; vfnet_edu.check finds all such files") from error
-    if size and pixels.shape[:2] != tuple(size):
-        (h, w), (want_h, want_w) = pixels.shape[:2], size
-        what = f"{path} is {w} x {h} pixels, but {want_w} x {want_h} in the json"
-        raise _error(what, "correct width and height, and look whether the boxes fit the picture")
-    return pixels
-
-
-def _error(what: str, remedy: str) -> UserError:
-    return UserError(what, remedy=remedy, code=Exit.DATA)
-
-
-def _orient(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    """Turn as the camera says, unless the annotations were visibly made for the picture as it is stored."""
-    orientation = image.getexif().get(ORIENTATION, 1)
-    as_stored = size and (image.height, image.width) == tuple(size) and image.height != image.width
-    if orientation == 1 or (orientation in SIDEWAYS and as_stored):
-        return image
-    return ImageOps.exif_transpose(image)
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Any mode of Pillow -> (h, w, 3) uint8."""
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers of unknown range; convert it to 8 or 16 bits")
-    if image.mode.startswith("I;16"):  # Pillow would clip everything above 255 to white
-        grey = np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 -> 255
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
 
 
 # ---- Changing --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vfnet_edu.boxes import iou
+from vfnet_edu.boxes import iou, xywh_to_xyxy
 from vfnet_edu.data.coco import CocoIndex, read_coco
 from vfnet_edu.evaluation.calibration import Calibration
 from vfnet_edu.runtime.errors import Exit, UserError
@@ -291,8 +291,8 @@ def _why(truth: CocoIndex, found: _Found) -> str:
         row = found.rows[mine[0]]
         theirs = slice(truth.starts[row], truth.starts[row + 1])
         if truth.labels[theirs].size:
-            boxes, objects = torch.from_numpy(found.xywh[mine]), torch.from_numpy(_xyxy(truth.xywh[theirs]))
-            overlap = iou(_xyxy(boxes)[:, None], objects)  # (D, G)
+            boxes, objects = torch.from_numpy(found.xywh[mine]), torch.from_numpy(xywh_to_xyxy(truth.xywh[theirs]))
+            overlap = iou(xywh_to_xyxy(boxes)[:, None], objects)  # (D, G)
             agree = torch.from_numpy(found.labels[mine][:, None] == truth.labels[theirs])  # (D, G)
             any_class = max(any_class, float(overlap.max()))
             same = max(same, float((overlap * agree).max()))
@@ -304,9 +304,3 @@ def _why(truth: CocoIndex, found: _Found) -> str:
     if same < 0.5:
         return f"no detection overlaps an object of its class by IoU 0.5; the best reaches {same:.2f}"
     return "the detections that fit an object are crowded out by better-scored ones of their image and class"
-
-
-def _xyxy(xywh):
-    xyxy = xywh + 0
-    xyxy[:, 2:] += xywh[:, :2]
-    return xyxy

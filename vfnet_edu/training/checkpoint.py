@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from vfnet_edu.runtime.errors import Exit, UserError
-from vfnet_edu.weights.ours import read_pickle, write_atomically
+from vfnet_edu.runtime.files import write_atomically
+from vfnet_edu.weights.ours import read_pickle
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 

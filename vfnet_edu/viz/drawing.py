@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
-from vfnet_edu.data.transforms import read_image
+from vfnet_edu.data.images import as_pixels
 from vfnet_edu.postprocess import Detections
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common kind of colour blindness
@@ -31,15 +30,6 @@ def colour(label: int) -> str:
 def plain(text: str) -> str:
     """Text for matplotlib that is shown as it is: two dollars make no formula."""
     return text.replace("$", r"\$")
-
-
-def as_array(image) -> np.ndarray:
-    """A path, a PIL image, a (3, h, w) uint8 tensor or an (h, w, 3) array -> (h, w, 3) uint8"""
-    if isinstance(image, str | Path):
-        image = read_image(image)
-    if hasattr(image, "permute"):
-        image = image.permute(1, 2, 0).cpu().numpy()
-    return np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
 
 
 def draw(
@@ -78,7 +68,7 @@ def compare(
     min_score: float = 0.3,
 ) -> Figure:
     """A grid: annotated objects on the left, what the detector says on the right.  Boxes in pixels of the images."""
-    images = [as_array(image) for image in images]
+    images = [as_pixels(image) for image in images]
     shares = [image.shape[0] / image.shape[1] for image in images]
     figure = Figure(figsize=(7.6, 3.7 * sum(shares) + 0.3), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=shares)
@@ -97,7 +87,7 @@ def render(
     image, detections: Detections, classes: Sequence[str] | None = None, min_score: float = 0.3, zoom: int = 1
 ) -> np.ndarray:
     """Detections drawn into the pixels of an image, enlarged by a whole factor.  -> (h * zoom, w * zoom, 3) uint8"""
-    array = as_array(image)
+    array = as_pixels(image)
     h, w = (side * zoom for side in array.shape[:2])
     dpi = 100
     figure = Figure(figsize=(w / dpi, h / dpi), dpi=dpi, layout="none")  # whatever style is in use: pixel for pixel
@@ -126,7 +116,7 @@ def _name(classes: Sequence[str] | None, label: int) -> str:
 
 def _canvas(image, ax: Axes | None) -> Axes:
     """The image itself: pixel k covers [k, k + 1], as box coordinates have it."""
-    array = as_array(image)
+    array = as_pixels(image)
     h, w = array.shape[:2]
     if ax is None:
         ax = Figure(figsize=(7, 7 * h / w)).add_axes((0, 0, 1, 1))

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from vfnet_edu.boxes import xywh_to_xyxy
 from vfnet_edu.data.coco import CocoIndex
-from vfnet_edu.data.transforms import read_image
+from vfnet_edu.data.images import read_image
 from vfnet_edu.evaluation.scores import MEANING, Outcome, Scores
 from vfnet_edu.postprocess import Detections
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.viz import plots
 from vfnet_edu.viz.drawing import compare
-from vfnet_edu.weights.ours import write_atomically
 
 CAPTIONS = {  # in the order of the page
     "ap.png": "Average precision after each evaluation.",
@@ -118,7 +119,7 @@ def examples(index: CocoIndex, results: list[dict], count: int = 4) -> tuple[lis
         targets.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)})
         found.append(
             Detections(
-                torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+                xywh_to_xyxy(xywh),
                 torch.tensor([result["score"] for result in mine]),
                 torch.tensor([label_of[result["category_id"]] for result in mine], dtype=torch.long),
             )

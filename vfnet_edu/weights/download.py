@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -16,6 +15,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.runtime.files import locked
 
 MAX_BYTES = 2 * 1024**3  # the largest published checkpoint has 0.4
 CHUNK = 1 << 20
@@ -114,11 +114,10 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
     """Of several processes that want a file one makes it, the others wait."""
-    with _place(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(target.with_name(target.name + ".lock"), "w")  # noqa: SIM115 (closed below)
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it should this process die
+    with contextlib.ExitStack() as held:
+        with _place(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(target.with_name(target.name + ".lock")))
         yield
 
 

@@ -5,7 +5,6 @@ Nothing here unpickles code: every file is read with ``weights_only=True`` or as
 
 import json
 import logging
-import os
 import pickle
 import re
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from vfnet_edu.models.detector import STD, Detector
 from vfnet_edu.recipes import Recipe
 from vfnet_edu.runtime.config import from_dict, to_dict
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.weights.download import fetch
 
 SHIPPED = Path(__file__).parent / "shipped"  # small trained models, loaded by their name
@@ -249,26 +249,3 @@ def _imagenet_url(config: ResNetConfig | Res2NetConfig) -> str:
             "no published ImageNet weights for this backbone", remedy="give --backbone-weights FILE, or none"
         )
     return IMAGENET[key]
-
-
-# ------------------------------------------------------------------ files
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write, flush to disk, rename: a reader sees the old file or the new one, never half of one.
-
-    Raises:
-        UserError: no space, or no permission; the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: could not write {len(content) / 1e6:.1f} MB: {error.strerror}",
-            remedy="free space or give another --out",
-            code=Exit.STORAGE,
-        ) from error
