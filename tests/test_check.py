@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vfnet_edu.check import as_html, as_text, main
-from vfnet_edu.data.coco import find_dataset
+from vfnet_edu.data.paths import find_dataset
 from vfnet_edu.data.survey import check_dataset
 from vfnet_edu.runtime.errors import Exit, UserError
 

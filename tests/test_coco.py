@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from vfnet_edu.data.coco import find_dataset, read_coco, same_classes
+from vfnet_edu.data.coco import read_coco, same_classes
 from vfnet_edu.runtime.errors import Exit, UserError
 
 GOOD = {
@@ -273,66 +273,6 @@ def test_many_missing_files_are_counted(read, content, tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="so are 2 more of 3 images"):
         read(content).check_files()
-
-
-@pytest.mark.parametrize(
-    ("train", "folder", "val", "val_folder"),
-    [
-        ("annotations/instances_train2017.json", "train2017", "annotations/instances_val2017.json", "val2017"),
-        ("annotations/instances_train2017.json", "images/train2017", "annotations/instances_val2017.json", "val2017"),
-        ("annotations/instances_train.json", "train", "annotations/instances_val.json", "val"),
-        ("annotations/instances_train.json.gz", "images", "annotations/instances_val.json", "images"),
-        ("train/_annotations.coco.json", "train", "valid/_annotations.coco.json", "valid"),
-        ("train/_annotations.coco.json", "train", "val/_annotations.coco.json", "val"),
-        ("train/_annotations.coco.json", "train", None, None),
-    ],
-)
-def test_layouts(tmp_path, train, folder, val, val_folder):
-    for part in filter(None, (folder, val_folder)):
-        (tmp_path / part).mkdir(parents=True, exist_ok=True)
-    for part in filter(None, (train, val)):
-        (tmp_path / part).parent.mkdir(exist_ok=True)
-        (tmp_path / part).touch()
-    layout = find_dataset(tmp_path)
-    assert layout.train_json == tmp_path / train and layout.train_images == tmp_path / folder
-    assert layout.val_json == (val and tmp_path / val)
-    assert layout.val_images == (val_folder and tmp_path / val_folder)
-
-
-def test_explicit_paths_win(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train/_annotations.coco.json").touch()
-    (tmp_path / "mine.json").touch()
-    layout = find_dataset(tmp_path, val_json=tmp_path / "mine.json", val_images=tmp_path / "train")
-    assert layout.train_json.parent == tmp_path / "train" and layout.val_json == tmp_path / "mine.json"
-    assert find_dataset(train_json=tmp_path / "mine.json").train_images == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({}, "no data set is named"),
-        ({"data": "nowhere"}, "no folder nowhere"),
-        ({"data": "."}, "no data set of a known layout"),
-        ({"train_json": "nowhere.json"}, "no file nowhere.json (check --train-json)"),
-        ({"train_images": "."}, "--train-images without --train-json"),
-        ({"train_json": "a.json", "train_images": "nowhere"}, "no folder nowhere"),
-        ({"train_json": "a.json", "val_json": "nowhere.json"}, "--val-json"),
-    ],
-)
-def test_what_cannot_be_found_is_named(tmp_path, monkeypatch, options, says):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.json").touch()
-    with pytest.raises(UserError) as caught:
-        find_dataset(**options)
-    assert says in str(caught.value) and caught.value.code == Exit.DATA
-
-
-def test_json_without_images_beside_it(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/instances_train.json").touch()
-    with pytest.raises(UserError, match="has no image folder beside it"):
-        find_dataset(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units")

@@ -21,8 +21,9 @@ import tyro
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from vfnet_edu.data.coco import CocoIndex, find_dataset
+from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.images import read_image
+from vfnet_edu.data.paths import DataPaths, find_dataset
 from vfnet_edu.data.survey import SIZES, Finding, Report, Split, check_dataset
 from vfnet_edu.data.transforms import clip, resize
 from vfnet_edu.runtime.errors import Exit, UserError, cli
@@ -54,7 +55,8 @@ class Options:
 
 def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.check", description=__doc__)
-    layout = find_dataset(options.data, options.train_json, options.train_images, options.val_json, options.val_images)
+    paths = DataPaths(options.data, options.train_json, options.train_images, options.val_json, options.val_images)
+    layout = find_dataset(paths)
     report, indices = check_dataset(layout, options.workers, options.allow_outside_root, _progress)
     print(as_text(report))
     if options.json:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ import tyro
 from tqdm import tqdm
 
 from vfnet_edu.boxes import xyxy_to_xywh
-from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco
+from vfnet_edu.data.coco import CocoIndex, read_coco
 from vfnet_edu.data.loader import val_loader
+from vfnet_edu.data.paths import DataPaths, find_split
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.evaluation.calibration import Calibration, score_iou_pairs
 from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
@@ -125,15 +126,16 @@ def eval_record(epoch: int, step: int, scores: Scores, outcome: Outcome) -> dict
 # ------------------------------------------------------------------ the command
 @dataclass(frozen=True)
 class Options:
-    """Score a checkpoint, or detections made elsewhere, on a COCO data set."""
+    """Score a checkpoint, or detections made elsewhere, on a COCO data set.
+
+    Without a path it is the data set that the checkpoint's recipe trains on by default.
+    """
 
     checkpoint: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = None
     """best.safetensors, last.pt or a run folder"""
-    data: Path | None = None
-    """data set folder, in one of the layouts of `train`; by default the one that the recipe trains on"""
-    val_json: Path | None = None
-    val_images: Path | None = None
-    """by default the folder of the json"""
+    paths: Annotated[DataPaths, tyro.conf.arg(name="")] = DataPaths()
+    split: Literal["train", "val"] = "val"
+    """which images to score on; train shows how much was learned by heart"""
     results: Path | None = None
     """score this COCO result file; no checkpoint and no images are needed"""
     out: Path | None = None
@@ -180,16 +182,16 @@ def main(args: list[str]) -> None:
 
 
 def open_data(options: Options, recipe: str = "") -> CocoIndex:
-    """The data set to score on; without a path the one that the recipe is trained on by default."""
-    if options.val_json:
-        return read_coco(options.val_json, options.val_images or options.val_json.parent)
-    data = options.data or Path("data/coco")
-    if recipe in EMBEDDED and not options.data:
-        data = write_shape_scenes(Path("data/shape_scenes"))
-    layout = find_dataset(data)
-    if layout.val_json is None:
-        raise UserError(f"{data} has no validation set", remedy="give --val-json", code=Exit.DATA)
-    return read_coco(layout.val_json, options.val_images or layout.val_images)
+    """The images to score on; without a path those of the data set that the recipe is trained on by default."""
+    paths, split = options.paths, options.split
+    if paths == DataPaths():
+        paths = DataPaths(write_shape_scenes(Path("data/shape_scenes")) if recipe in EMBEDDED else Path("data/coco"))
+    found = find_split(paths, split)
+    if found is None:
+        what = {"train": "training", "val": "validation"}[split]
+        where = f"{paths.data} has no {what} set" if paths.data else f"no {what} set is named"
+        raise UserError(where, remedy=f"give --{split}-json", code=Exit.DATA)
+    return read_coco(*found)
 
 
 def write(folder: Path, recipe, checkpoint: Path, scores: Scores, outcome: Outcome, index: CocoIndex) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import tyro
 
 from vfnet_edu import recipes
-from vfnet_edu.data.coco import find_dataset, read_coco
+from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import train_loader
+from vfnet_edu.data.paths import find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
 
 

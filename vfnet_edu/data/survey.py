@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from vfnet_edu.data.coco import CocoIndex, Layout, file_fault, read_coco, same_classes
+from vfnet_edu.data.coco import CocoIndex, file_fault, read_coco, same_classes
 from vfnet_edu.data.images import FORMATS, ORIENTATION, SIDEWAYS, read_image
+from vfnet_edu.data.paths import Layout
 from vfnet_edu.runtime.errors import UserError
 
 # The limits of COCO's small, medium and large (areas of 32 x 32 and 96 x 96 pixels), and of finer steps between.
