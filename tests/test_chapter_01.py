@@ -157,7 +157,7 @@ def test_every_mistake_has_its_own_hint(exercise):
 def test_locations_are_those_of_the_network():
     with torch.device("meta"):
         model = vf.build(vf.recipes.vfnet_r50_1x())
-        out = model.predict(torch.empty(1, 3, 352, 512))
+        out = model.network(torch.empty(1, 3, 352, 512))
     assert chapter_01.locations.reference(333, 500, model.head.config.strides) == out.logits.shape[1]
 
 

@@ -15,7 +15,7 @@ from vfnet_edu import train
 from vfnet_edu.data.loader import Order
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.exercises import chapter_18
-from vfnet_edu.recipes import DataConfig, OptimConfig, SWAConfig
+from vfnet_edu.recipe import DataConfig, OptimConfig, SWAConfig
 from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.training import averaging, schedule
 from vfnet_edu.widgets.front_end import script

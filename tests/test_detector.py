@@ -10,7 +10,7 @@ from recorded import FOLDER, Recording, close, dot, draw_input, draw_state
 
 from vfnet_edu import recipes
 from vfnet_edu.boxes import decode_deltas, ltrb_to_xyxy
-from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import build
 from vfnet_edu.models.heads.atss import STDS
 from vfnet_edu.models.layers import flatten_levels
 from vfnet_edu.postprocess import select
@@ -145,7 +145,7 @@ def test_outputs(system, answer):
 @pytest.mark.parametrize("system", DETECT, indirect=True)
 def test_detections(system, answer, name, scale):
     rec, _, _, out = answer
-    found = select(system.head.candidates(out, [(128, 160)]), 0, (128, 160), system.detect, (scale, scale))
+    found = select(system.head.candidates(out, [(128, 160)]), 0, (128, 160), system.recipe.detect, (scale, scale))
     assert torch.equal(found.labels, rec[f"{name}_labels"])
     close(found.scores, rec[f"{name}_scores"], rtol=1e-4, atol=1e-5)
     close(found.boxes, rec[f"{name}_boxes"], rtol=1e-4, atol=5e-3)
@@ -165,7 +165,7 @@ def test_training(system, batch, one_thread):
     x[1, :, :, 120:] = 0
     targets = [{"boxes": rec[f"{batch}_gt_boxes_{i}"], "labels": rec[f"{batch}_gt_labels_{i}"]} for i in range(2)]
     system.train().zero_grad()
-    losses = system.head.loss(system.predict(x), targets, [tuple(s) for s in rec["img_shapes"].tolist()])
+    losses = system.head.loss(system.network(x), targets, [tuple(s) for s in rec["img_shapes"].tolist()])
     recorded = {ours: rec[f"{batch}_{theirs}"].sum() for theirs, ours in LOSSES.items() if f"{batch}_{theirs}" in rec}
     assert losses.keys() == recorded.keys()
     for name, value in recorded.items():

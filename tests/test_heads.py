@@ -14,7 +14,7 @@ from vfnet_edu.assigners import IGNORED, atss, fovea, max_iou
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy
 from vfnet_edu.losses import focal_loss, varifocal_loss
 from vfnet_edu.models.backbones.resnet import ResNetConfig
-from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import build
 from vfnet_edu.models.heads.atss import ATSSConfig, ATSSHead, ATSSOutput
 from vfnet_edu.models.heads.foveabox import FoveaBoxConfig, FoveaBoxHead, FoveaBoxOutput
 from vfnet_edu.models.heads.reppoints import RepPointsConfig, RepPointsHead, RepPointsOutput

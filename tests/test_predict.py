@@ -9,27 +9,30 @@ import pytest
 import torch
 from PIL import Image
 
-from vfnet_edu.inference import predict
-from vfnet_edu.postprocess import Detections
+from vfnet_edu.inference import detect
+from vfnet_edu.postprocess import Candidates, DetectConfig
 from vfnet_edu.predict import main
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 
 
 class Square(torch.nn.Module):
-    """Finds the red square, in the pixels it is given, divided by the scales."""
+    """Finds the red square, in the pixels it is given; its second class is always there, and always unlikely."""
 
     classes = ("square", "other")
-    recipe = SimpleNamespace(data=SimpleNamespace(test_scale=(200, 120)))
+    recipe = SimpleNamespace(data=SimpleNamespace(test_scale=(200, 120)), detect=DetectConfig())
 
-    def forward(self, images, scales):
+    def raw(self, images):
         assert not self.training and not torch.is_grad_enabled()
-        (image,), ((sx, sy),) = images, scales
+        (image,) = images
         assert image.dtype == torch.uint8 and max(image.shape[1:]) <= 200
+        return image
+
+    def candidates(self, image, images):
         rows, columns = ((image[0] > 150) & (image[1] < 90)).nonzero().unbind(1)
         if not len(rows):
-            return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))]
-        box = torch.tensor([columns.min() / sx, rows.min() / sy, (columns.max() + 1) / sx, (rows.max() + 1) / sy])
-        return [Detections(torch.stack([box, box]), torch.tensor([0.9, 0.1]), torch.tensor([0, 1]))]
+            return Candidates(torch.zeros(1, 0, 2), torch.zeros(1, 0, 4), [0])
+        box = torch.tensor([[[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]]).float()
+        return Candidates(torch.tensor([[[0.9, 0.1]]]), box, [1])
 
 
 def scene(x=20, y=10):
@@ -40,7 +43,7 @@ def scene(x=20, y=10):
 
 @pytest.fixture
 def checkpoint(monkeypatch):
-    monkeypatch.setattr("vfnet_edu.predict.ours.load", lambda path, device: (Square.recipe, Square().eval()))
+    monkeypatch.setattr("vfnet_edu.predict.zoo.load", lambda path, device: (Square.recipe, Square().eval()))
     return "any.safetensors"
 
 
@@ -63,11 +66,11 @@ def run(*args):
     return 0
 
 
-def test_predict_answers_in_pixels_of_the_given_image(photos):
+def test_detect_answers_in_pixels_of_the_given_image(photos):
     model = Square().train()
     tensor = torch.from_numpy(scene()).permute(2, 0, 1)
     for image in (scene(), tensor, Image.fromarray(scene()), photos / "a b#ü.png"):
-        found = predict(model, image)
+        found = detect(model, image)
         torch.testing.assert_close(found.boxes[0], torch.tensor([20.0, 10, 50, 30]), atol=0.6, rtol=0)
     assert model.training
 
@@ -144,4 +147,4 @@ def test_inputs_are_never_overwritten(checkpoint, photos):
 def test_unreadable_image_in_the_library(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UserError, match="x.jpg"):
-        predict(Square(), tmp_path / "x.jpg")
+        detect(Square(), tmp_path / "x.jpg")

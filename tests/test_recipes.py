@@ -9,9 +9,9 @@ from recorded import keys
 
 from vfnet_edu import recipes
 from vfnet_edu.models.backbones.res2net import Res2NetConfig
-from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import build
 from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
-from vfnet_edu.recipes import Recipe
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import config
 from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.weights.mmdet import from_mmdet, to_mmdet

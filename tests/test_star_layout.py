@@ -51,7 +51,7 @@ def test_no_copy_of_a_feature_map(monkeypatch):
                 p.data = p.data.contiguous(memory_format=torch.channels_last)
         batch = torch.empty(2, 3, 800, 1088, device="cuda").contiguous(memory_format=torch.channels_last)
         with CopiesOfFeatures() as forward:
-            model.predict(batch)
+            model.network(batch)
     operator._choose_engine.cache_clear()
     assert forward.ours == {"vfnet_edu::star_conv": 1}
     assert not forward.copies

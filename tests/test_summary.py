@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vfnet_edu import recipes, summary
-from vfnet_edu.models.builder import build
+from vfnet_edu.models.detector import build
 from vfnet_edu.runtime.errors import UserError
 
 

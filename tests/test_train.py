@@ -18,12 +18,12 @@ from recorded import close
 
 from vfnet_edu import recipes, train
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.models.builder import build
-from vfnet_edu.recipes import OptimConfig
+from vfnet_edu.models.detector import build
+from vfnet_edu.recipe import OptimConfig
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.training import checkpoint, schedule
 from vfnet_edu.training.run import RunFolder
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import zoo
 
 TINY = (
     "--backbone.width 8 --neck.channels 32 --head.channels 32 --head.depth 1 --data.batch-size 4"
@@ -110,9 +110,9 @@ def test_the_run_folder_is_the_report(straight):
 
 def test_a_checkpoint_knows_what_it_is(straight):
     out, state = straight
-    recipe, model = ours.load(out)
+    recipe, model = zoo.load(out)
     assert recipe.head.channels == 32 and recipe.head.classes == len(model.classes) == 8
-    recipe, model = ours.load(out / "last.pt")
+    recipe, model = zoo.load(out / "last.pt")
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert not model.training
 
@@ -291,7 +291,7 @@ def test_other_classes_start_their_last_layers_anew(data, straight, tmp_path, ca
         path.write_text(json.dumps(content))
     run(few, tmp_path / "run", "--weights", straight[0], "--max-steps", "1")
     assert "head.score_out.bias, head.score_out.weight" in capsys.readouterr().out
-    assert ours.load(tmp_path / "run")[0].head.classes == 3
+    assert zoo.load(tmp_path / "run")[0].head.classes == 3
 
 
 # ------------------------------------------------------------------ several processes

@@ -13,10 +13,9 @@ from recorded import close
 from small import HEADS, small
 
 from vfnet_edu import convert, recipes
-from vfnet_edu.models.builder import build
-from vfnet_edu.models.detector import STD
+from vfnet_edu.models.detector import STD, build
 from vfnet_edu.runtime.errors import Exit, UserError
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import imagenet, ours, zoo
 from vfnet_edu.weights.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet
 
 CLASSES = ("cat", "dog", "owl", "fox", "hen")
@@ -46,7 +45,7 @@ def same(a, b):
 def test_a_checkpoint_knows_what_it_is(model, tmp_path):
     ours.save(tmp_path / "best.safetensors", model, {"ap": "12.3"})
     for path in (tmp_path, tmp_path / "best.safetensors"):
-        recipe, again = ours.load(path)
+        recipe, again = zoo.load(path)
         assert recipe == model.recipe == again.recipe and again.classes == CLASSES and not again.training
         assert same(again.state_dict(), model.state_dict())
 
@@ -69,14 +68,14 @@ def refused(error, code=Exit.CHECKPOINT):
 def test_what_is_no_checkpoint(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        ours.load(tmp_path / name)
+        zoo.load(tmp_path / name)
     assert name in refused(error)
 
 
 def test_no_file_and_no_run(tmp_path):
     for path in (tmp_path, tmp_path / "no.pt"):
         with pytest.raises(UserError) as error:
-            ours.load(path)
+            zoo.load(path)
         assert str(path) in refused(error)
 
 
@@ -90,7 +89,7 @@ class Payload:
 
 def test_code_inside_a_file_is_never_run(tmp_path):
     torch.save({"state_dict": {}, "meta": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
-    for read in (ours.load, load_mmdet):
+    for read in (zoo.load, load_mmdet):
         with pytest.raises(UserError, match="holds more than weights"):
             read(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
@@ -208,12 +207,12 @@ def test_convert(rows, tmp_path, capsys):
     convert.main([str(path)])
     said = capsys.readouterr().out
     assert "fits small_vfnet, small_focal" in said and "small_vfnet, 5 classes" in said
-    recipe, again = ours.load(path.with_suffix(".safetensors"))
+    recipe, again = zoo.load(path.with_suffix(".safetensors"))
     assert recipe == model.recipe and again.classes == CLASSES and same(again.state_dict(), model.state_dict())
 
     convert.main([str(path), "--recipe", "small_focal", "--out", str(tmp_path / "mine.safetensors")])
     assert "fits" not in capsys.readouterr().out
-    assert ours.load(tmp_path / "mine.safetensors")[0].name == "small_focal"
+    assert zoo.load(tmp_path / "mine.safetensors")[0].name == "small_focal"
 
     convert.main([str(tmp_path / "mine.safetensors"), "--to-mmdet"])
     back = torch.load(tmp_path / "mine.pth", weights_only=True)
@@ -259,7 +258,7 @@ def test_backbones_of_torchvision_and_caffe(tmp_path):
         state = {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.backbone.state_dict().items()}
         file = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if "conv_offset" not in k}
         torch.save(file | {"fc.weight": torch.zeros(2, 2)}, tmp_path / "r.pth")
-        ours.load_backbone(model, str(tmp_path / "r.pth"))
+        imagenet.load_backbone(model, str(tmp_path / "r.pth"))
         found = model.backbone.state_dict()
         first = found["conv1.weight"] / (torch.tensor(STD).view(1, 3, 1, 1) if style == "caffe" else 1)
         close(first, file["conv1.weight"].float())
@@ -277,19 +276,19 @@ def test_backbones_of_res2net_under_all_names(tmp_path):
     for content in (state, timm, {"state_dict": timm}):
         torch.save(content, tmp_path / "r2.pth")
         fresh = build(small("vfnet_r2"))
-        ours.load_backbone(fresh, str(tmp_path / "r2.pth"))
+        imagenet.load_backbone(fresh, str(tmp_path / "r2.pth"))
         close(fresh.backbone.stem[7].weight.detach(), state["stem.7.weight"])
         close(fresh.backbone.layer4[0].convs[2].weight.detach(), state["layer4.0.convs.2.weight"])
 
 
 def test_backbones_that_do_not_fit(model, tmp_path):
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    ours.load_backbone(model, "none")
+    imagenet.load_backbone(model, "none")
     assert same(before, model.state_dict())
     with pytest.raises(UserError, match="no published ImageNet weights"):
-        ours.load_backbone(model, "imagenet")
+        imagenet.load_backbone(model, "imagenet")
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "r.pth")
     with pytest.raises(UserError, match="keys missing"):
-        ours.load_backbone(model, str(tmp_path / "r.pth"))
+        imagenet.load_backbone(model, str(tmp_path / "r.pth"))
     with pytest.raises(UserError, match="no such file"):
-        ours.load_backbone(model, str(tmp_path / "no.pth"))
+        imagenet.load_backbone(model, str(tmp_path / "no.pth"))

@@ -10,10 +10,10 @@ import torch
 from small import small
 
 from vfnet_edu import recipes
-from vfnet_edu.models.builder import build
-from vfnet_edu.recipes import Published
+from vfnet_edu.models.detector import build
+from vfnet_edu.recipe import Published
 from vfnet_edu.runtime.errors import Exit, UserError
-from vfnet_edu.weights import ours, zoo
+from vfnet_edu.weights import imagenet, ours, zoo
 from vfnet_edu.weights.download import cache_folder, fetch
 from vfnet_edu.weights.mmdet import to_mmdet
 
@@ -180,10 +180,10 @@ def test_imagenet_backbones_come_the_same_way(server, monkeypatch):
     torch.save(state, buffer)
     name = f"/r-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
     server.files[name] = buffer.getvalue()
-    monkeypatch.setitem(ours.IMAGENET, model.recipe.backbone, server.url + name)
-    ours.load_backbone(model, "imagenet")
+    monkeypatch.setitem(imagenet.IMAGENET, model.recipe.backbone, server.url + name)
+    imagenet.load_backbone(model, "imagenet")
     assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
-    for url in ours.IMAGENET.values():
+    for url in imagenet.IMAGENET.values():
         assert url.startswith(("https://", server.url)) and len(url.rsplit("-", 1)[1]) == len("01234567.pth")
 
 

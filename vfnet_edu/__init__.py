@@ -2,7 +2,7 @@
 
 >>> import vfnet_edu as vf
 >>> recipe, model = vf.load("runs/vfnet_small")  # a checkpoint knows what it is
->>> found = vf.predict(model, "street.jpg")  # Detections(boxes (D, 4) xyxy px, scores (D,), labels (D,))
+>>> found = vf.detect(model, "street.jpg")  # Detections(boxes (D, 4) xyxy px, scores (D,), labels (D,))
 >>> vf.viz.draw(found, "street.jpg", model.classes)
 >>> recipe = vf.recipes.vfnet_r50_ms_2x()  # a value: print it, change it
 >>> losses = vf.build(recipe)(images, targets)
@@ -15,16 +15,16 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> the module it lives in
-    "build": "models.builder",
-    "load": "weights.ours",
+    "build": "models.detector",
+    "load": "weights.zoo",
     "save": "weights.ours",
-    "predict": "inference",
-    "predict_views": "tta",
+    "detect": "inference",
+    "View": "inference",
     "show": "runtime.source",
     "from_mmdet": "weights.mmdet",
     "to_mmdet": "weights.mmdet",
     "Detections": "postprocess",
-    "Recipe": "recipes",
+    "Recipe": "recipe",
     "varifocal_loss": "losses",
     "focal_loss": "losses",
     "quality_focal_loss": "losses",

@@ -88,7 +88,7 @@ def self_test(torch) -> str:
     from dataclasses import replace
 
     from vfnet_edu import recipes
-    from vfnet_edu.models.builder import build
+    from vfnet_edu.models.detector import build
     from vfnet_edu.ops.star.operator import choose_engine, star_conv2d
 
     began = time.perf_counter()

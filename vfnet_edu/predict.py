@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from vfnet_edu.boxes import xyxy_to_xywh
 from vfnet_edu.data.images import as_pixels
-from vfnet_edu.inference import predict
+from vfnet_edu.inference import detect
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.viz.drawing import render
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import zoo
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -56,7 +56,7 @@ def main(args: list[str]) -> None:
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
         raise UserError(f"--out {out} is where the input lies", remedy="name another folder: no input is overwritten")
-    _, model = ours.load(options.checkpoint, devices.setup(options.device).device)
+    _, model = zoo.load(options.checkpoint, devices.setup(options.device).device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,7 +88,7 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
             print(f"skipped: {error}", file=sys.stderr)
             bad.append(file.name)
             continue
-        found = confident(predict(model, image), min_score)
+        found = detect(model, image, min_score=min_score)
         results += coco_results(found, number, model.classes, file.name)
         name = file.name if file.suffix.lower() in (".jpg", ".jpeg", ".png") else file.name + ".png"
         write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
@@ -104,7 +104,7 @@ def in_video(model, file: Path, out: Path, min_score: float) -> list[dict]:
     target, writer, results = out / f"{file.stem}.mp4", None, []
     try:
         for number, frame in enumerate(tqdm(frames(capture), total=max(total, 0) or None, unit="frame"), 1):
-            found = confident(predict(model, frame), min_score)
+            found = detect(model, frame, min_score=min_score)
             results += coco_results(found, number, model.classes, file.name)
             drawn = picture(model, frame, found)
             if writer is None:
@@ -129,11 +129,6 @@ def frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         if not there:
             return
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-
-def confident(found: Detections, min_score: float) -> Detections:
-    keep = found.scores >= min_score
-    return Detections(*(part[keep] for part in found))
 
 
 def picture(model, image: np.ndarray, found: Detections) -> np.ndarray:

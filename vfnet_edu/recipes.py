@@ -6,8 +6,7 @@ A recipe is a value: print it, compare it, change it with `dataclasses.replace` 
 
 import difflib
 import inspect
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from vfnet_edu.data.transforms import AugmentConfig
 from vfnet_edu.models.backbones.res2net import Res2NetConfig
@@ -19,78 +18,8 @@ from vfnet_edu.models.heads.retinanet import RetinaNetConfig
 from vfnet_edu.models.heads.vfnet import VFNetConfig
 from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
 from vfnet_edu.postprocess import DetectConfig
+from vfnet_edu.recipe import DataConfig, OptimConfig, Published, Recipe, SWAConfig
 from vfnet_edu.runtime.errors import UserError
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What a step sees."""
-
-    augment: AugmentConfig = AugmentConfig()
-    test_scale: tuple[int, int] = (1333, 800)  # longest and shortest side an image is enlarged to when evaluated
-    batch_size: int = 16  # images per optimizer step, over all GPUs and accumulated passes
-    images_per_gpu: int = 2  # images per forward pass; the paper's 8 GPUs x 2, and what 8 GB of memory hold
-    workers: int = 2  # data-loading processes per GPU
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """How the weights move."""
-
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01  # for `lr_batch` images per step; scaled linearly with the actual batch (printed)
-    lr_batch: int = 16
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    bias_lr: float = 2.0  # biases outside norms and offset predictors: this times the rate ...
-    bias_decay: float = 0.0  # ... and this times the decay
-    warmup_steps: int = 500
-    warmup_start: float = 0.1  # share of the rate at step 0
-    schedule: Literal["step", "cosine"] = "step"
-    epochs: int = 12
-    drop_at: tuple[int, ...] = (8, 11)  # divide the rate by ten after these epochs
-    clip_norm: float = 0.0  # largest gradient norm; 0: no clipping, as in every row of the tables
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # boxes and losses stay in fp32 in all three
-
-
-@dataclass(frozen=True)
-class SWAConfig:
-    """Stochastic weight averaging after the training proper (Zhang et al. 2020, "SWA Object Detection").
-
-    In each further epoch the rate falls from `lr` to `lr_end` along half a cosine; the weights at its end are averaged.
-    """
-
-    epochs: int = 0  # 0: off
-    lr: float = 0.01  # for `lr_batch` images per step, as in OptimConfig
-    lr_end: float = 1e-4
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the authors report (their README, revision f4596962)."""
-
-    ap_val: float | None = None  # COCO val2017
-    ap_test_dev: float | None = None
-    fps_v100: float | None = None  # batch 1, with pre- and post-processing
-    checkpoint: str = ""  # file name on the OpenMMLab server; its last eight digits begin its SHA-256
-    drive: str = ""  # id of the authors' file on Google Drive
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A whole experiment."""
-
-    name: str
-    backbone: ResNetConfig | Res2NetConfig = ResNetConfig()
-    neck: FPNConfig | PAFPNConfig = FPNConfig()
-    head: VFNetConfig | ATSSConfig | RetinaNetConfig | FoveaBoxConfig | RepPointsConfig = VFNetConfig()
-    detect: DetectConfig = DetectConfig()
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
-    swa: SWAConfig = SWAConfig()
-    backbone_weights: str = "imagenet"  # downloaded; or "none", or a file with torchvision's key names
-    seed: int = 0
-    published: Published = Published()
 
 
 def names() -> list[str]:

@@ -12,9 +12,9 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from vfnet_edu import recipes
-from vfnet_edu.models.builder import build
-from vfnet_edu.models.detector import Detector
+from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.priors import ceil32
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.errors import cli
 
 
@@ -60,7 +60,7 @@ def summarize(model: Detector, size: tuple[int, int]) -> list[Part]:
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
     with torch.no_grad(), counter:
-        model.predict(torch.empty(1, 3, *size, device="meta"))
+        model.network(torch.empty(1, 3, *size, device="meta"))
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 
     parts = []
@@ -87,7 +87,7 @@ def _deform_flops(x, weight, offset, mask, bias, *args, out_shape=None, **kwargs
     return 2 * batch * channels * h * w * weight[1:].numel()
 
 
-def as_text(recipe: recipes.Recipe, parts: list[Part], size: tuple[int, int]) -> str:
+def as_text(recipe: Recipe, parts: list[Part], size: tuple[int, int]) -> str:
     """The summary as lines, with the published numbers below."""
     width = max(len(p.name) for p in parts)
     lines = [f"{recipe.name}, one image of {size[1]} x {size[0]} pixels", ""]

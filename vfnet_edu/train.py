@@ -17,18 +17,19 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vfnet_edu import evaluate, recipes
-from vfnet_edu.data.coco import CocoIndex, find_dataset, read_coco, same_classes
+from vfnet_edu.data.coco import CocoIndex, read_coco, same_classes
 from vfnet_edu.data.loader import guarded, train_loader, val_loader
+from vfnet_edu.data.paths import DataPaths, find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.models.builder import build
-from vfnet_edu.recipes import Recipe
+from vfnet_edu.models.detector import build
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import config, devices
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.training import averaging, checkpoint, schedule
 from vfnet_edu.training.meter import Meter, Stop, values
 from vfnet_edu.training.run import RunFolder
 from vfnet_edu.viz.report import write_report
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import imagenet, ours, zoo
 
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -115,11 +116,11 @@ def train(options: Options, base: Recipe, ranks: devices.Ranks, folder: Path, ru
             torch.set_num_threads(state["threads"])  # another number would round sums otherwise
         say(note or f"resuming after step {state['step']}")
     elif options.weights:
-        _, _, start = ours.read(ours.find_checkpoint(options.weights))
+        _, _, start = ours.read(zoo.find(options.weights))
         fresh = ours.load_state(model, start, options.weights, new_classes=True)
         say(f"starting from {options.weights}" + (f"; other classes, so anew: {', '.join(fresh)}" if fresh else ""))
     else:
-        ours.load_backbone(model, recipe.backbone_weights)
+        imagenet.load_backbone(model, recipe.backbone_weights)
     model = model.to(device, memory_format=torch.channels_last)
     taught = DistributedDataParallel(model) if ranks.world > 1 else model
     optimizer = schedule.make_optimizer(model, recipe.optim)
@@ -255,7 +256,7 @@ def open_data(options: Options, ranks: devices.Ranks, say) -> tuple[CocoIndex, C
         paths = (write_shape_scenes(Path("data/shape_scenes")), *paths[1:])
     elif not any(paths):
         paths = (Path("data/coco"), *paths[1:])
-    layout = find_dataset(*paths)
+    layout = find_dataset(DataPaths(*paths))
     train = read_coco(layout.train_json, layout.train_images)
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()

@@ -19,7 +19,7 @@ import tyro
 
 from vfnet_edu import recipes, train
 from vfnet_edu.data.shapes import write_shape_scenes
-from vfnet_edu.recipes import Recipe
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.training.meter import Stop

@@ -1,7 +1,7 @@
 """Exercises of chapter 18: the learning rate for a batch, that of a step, and a log that tells what went wrong."""
 
 from vfnet_edu.exercises.engine import Exercise
-from vfnet_edu.recipes import OptimConfig
+from vfnet_edu.recipe import OptimConfig
 from vfnet_edu.training import schedule
 
 CONFIG = OptimConfig()  # of the 1x recipes: 0.01 for 16 images, 500 steps of warm-up from a tenth, drops after 8 and 11

@@ -19,6 +19,10 @@ class FPNConfig:
     relu_before_p7: bool = True  # only VFNet
     norm: bool = False  # GroupNorm(32) after every convolution (RepPoints)
 
+    def build(self, in_channels: tuple[int, ...]) -> "FPN":
+        """The neck for maps of `in_channels`, with fresh weights."""
+        return FPN(in_channels, self)
+
 
 class FPN(nn.Module):
     """[C3, C4, C5] -> [P3, P4, P5, P6, P7], strides 8 .. 128, each (B, channels, H, W)"""
@@ -47,6 +51,10 @@ class PAFPNConfig:
 
     channels: int = 384
     extra_levels: int = 2
+
+    def build(self, in_channels: tuple[int, ...]) -> "PAFPN":
+        """The neck for maps of `in_channels`, with fresh weights."""
+        return PAFPN(in_channels, self)
 
 
 class PAFPN(nn.Module):

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.optim.swa_utils import AveragedModel
 
 from vfnet_edu.models.detector import Detector
-from vfnet_edu.recipes import SWAConfig
+from vfnet_edu.recipe import SWAConfig
 from vfnet_edu.weights import ours
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from vfnet_edu.recipes import Recipe
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.config import difference, from_dict, to_dict, to_text
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.training.checkpoint import LAST, sweep

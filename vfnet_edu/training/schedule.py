@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from vfnet_edu.recipes import DataConfig, OptimConfig
+from vfnet_edu.recipe import DataConfig, OptimConfig
 from vfnet_edu.runtime.errors import UserError
 
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)

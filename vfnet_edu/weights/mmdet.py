@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from vfnet_edu import recipes
-from vfnet_edu.models.builder import build
-from vfnet_edu.models.detector import Detector
+from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights.download import digest_in, sha256
 from vfnet_edu.weights.ours import differences, load_state, read_pickle, report

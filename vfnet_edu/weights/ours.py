@@ -1,38 +1,29 @@
-"""Weights in and out of files: our checkpoints and ImageNet backbones (the authors' checkpoints: `weights.mmdet`).
+"""Our checkpoints: weights into files and back.
 
-Nothing here unpickles code: every file is read with ``weights_only=True`` or as safetensors.
+Nothing here unpickles code: every file is read with ``weights_only=True`` or as safetensors.  A model by its name, or
+from a run folder: `weights.zoo`.
 """
 
 import json
 import logging
 import pickle
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, ResNet101_Weights
 
-from vfnet_edu.models.backbones.res2net import Res2NetConfig
-from vfnet_edu.models.backbones.resnet import ResNetConfig
-from vfnet_edu.models.builder import build
-from vfnet_edu.models.detector import STD, Detector
-from vfnet_edu.recipes import Recipe
+from vfnet_edu.models.detector import Detector, build
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.config import from_dict, to_dict
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import write_atomically
-from vfnet_edu.weights.download import fetch
-
-SHIPPED = Path(__file__).parent / "shipped"  # small trained models, loaded by their name
 
 log = logging.getLogger(__name__)
 
 
-# ------------------------------------------------------------------ our checkpoints
 def save(path: Path | str, model: Detector, extra: dict[str, str] | None = None) -> None:
     """Weights as safetensors, with the recipe and the classes in the metadata: the file knows what it is."""
     metadata = {
@@ -45,53 +36,52 @@ def save(path: Path | str, model: Detector, extra: dict[str, str] | None = None)
     write_atomically(Path(path), safetensors_bytes(tensors, metadata))
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, Detector]:
-    """A checkpoint of ours -> its recipe and its detector, in evaluation mode.
-
-    Args:
-        path: ``best.safetensors``, ``last.pt``, a run folder (its best, else its last), or the name of a small model
-            that comes with the package (``"vfnet_tiny"``, ``"vfnet_tiny_focal"``).
+def load_file(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, Detector]:
+    """A file of ours (``best.safetensors``, ``last.pt``) -> its recipe and its detector, in evaluation mode.
 
     Raises:
         UserError: no such file, a broken file, or one that is not ours.
     """
-    path = find_checkpoint(Path(path))
+    path = Path(path)
     plain, classes, state = read(path)
-    recipe = from_dict(Recipe, plain)
+    try:
+        recipe = from_dict(Recipe, plain)
+    except (UserError, TypeError) as error:
+        what = f"{path}: the recipe inside cannot be read: {getattr(error, 'what', error)}"
+        remedy = getattr(error, "remedy", "") or "it was written by another version of vfnet_edu, or is damaged"
+        raise UserError(what, remedy=remedy, code=Exit.CHECKPOINT) from error
     model = build(recipe, classes)
     load_state(model, state, path)
     return recipe, model.to(device).eval()
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The file itself, the best checkpoint of a run folder, or a model that comes with the package."""
-    if path.is_dir():
-        for name in ("best.safetensors", "last.pt"):
-            if (path / name).exists():
-                return path / name
-        raise UserError(f"{path}: no best.safetensors and no last.pt in this folder", code=Exit.CHECKPOINT)
-    if not path.exists() and (shipped := SHIPPED / f"{path}.safetensors").exists():
-        return shipped
-    if not path.exists():
-        raise UserError(f"{path}: no such checkpoint", remedy="give a file or a run folder", code=Exit.CHECKPOINT)
-    return path
-
-
 def read(path: Path) -> tuple[dict, tuple[str, ...], dict[str, Tensor]]:
-    """(recipe as plain dict, classes, state dict) of a checkpoint of ours."""
-    if path.suffix == ".safetensors":
-        state, metadata = read_safetensors(path)
-        if "recipe" not in metadata:
-            raise UserError(f"{path}: no recipe inside: not a checkpoint of vfnet_edu", code=Exit.CHECKPOINT)
-        return json.loads(metadata["recipe"]), tuple(json.loads(metadata["classes"])), state
-    content = read_pickle(path)
-    if not isinstance(content, dict) or "recipe" not in content:
-        raise UserError(
-            f"{path}: no recipe inside: not a checkpoint of vfnet_edu",
-            remedy="weights of the authors or of mmdet go through `python -m vfnet_edu.convert`",
-            code=Exit.CHECKPOINT,
-        )
-    return content["recipe"], tuple(content["classes"]), content["model"]
+    """(recipe as plain dict, classes, state dict) of a checkpoint of ours.
+
+    Raises:
+        UserError: no such file, a broken file, or one that is not ours.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state, metadata = read_safetensors(path)
+            plain, classes = (json.loads(metadata[key]) for key in ("recipe", "classes"))
+        else:
+            content = read_pickle(path)
+            plain, classes, state = (content[key] for key in ("recipe", "classes", "model"))
+        classes = tuple(map(str, classes))
+    except (KeyError, IndexError, TypeError, ValueError) as error:  # a list, a bare state dict, broken JSON, ...
+        raise _not_ours(path, "no recipe inside") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _not_ours(path, "no weights inside")
+    return plain, classes, state
+
+
+def _not_ours(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: {why}: not a checkpoint of vfnet_edu",
+        remedy="weights of the authors or of mmdetection go through `python -m vfnet_edu.convert`",
+        code=Exit.CHECKPOINT,
+    )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -194,58 +184,3 @@ def report(mine: dict[str, Tensor], state: dict[str, Tensor], most: int = 4) -> 
             more = f", and {len(keys) - most} more" if len(keys) > most else ""
             lines.append(f"keys {what} ({len(keys)}): {', '.join(keys[:most])}{more}")
     return "; ".join(lines)
-
-
-# ------------------------------------------------------------------ ImageNet backbones
-OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
-IMAGENET = {  # what the authors started from
-    ResNetConfig((3, 4, 6, 3)): ResNet50_Weights.IMAGENET1K_V1.url,
-    ResNetConfig((3, 4, 23, 3)): ResNet101_Weights.IMAGENET1K_V1.url,
-    ResNetConfig((3, 4, 23, 3), groups=32, group_width=4): OPENMMLAB + "resnext101_32x4d-a5af3160.pth",
-    ResNetConfig((3, 4, 23, 3), groups=64, group_width=4): OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth",
-    Res2NetConfig(): OPENMMLAB + "res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",  # v1b, in spite of its name
-}
-
-
-def load_backbone(model: Detector, source: str) -> None:
-    """ImageNet weights into the backbone.
-
-    Args:
-        model: the detector.
-        source: ``"imagenet"`` downloads the weights that the authors started from, ``"none"`` keeps the fresh start,
-            else a file (``.pth``, ``.safetensors``) with torchvision's key names, or for Res2Net those of its authors,
-            mmdetection or timm.  ``style="caffe"`` files expect RGB minus the mean, not divided: their first filters
-            are scaled by the standard deviation, so that they take our input.
-
-    Raises:
-        UserError: no such file, no network, or keys that do not fit.
-    """
-    if source == "none":
-        return
-    config = model.recipe.backbone
-    path = fetch(_imagenet_url(config)) if source == "imagenet" else Path(source)
-    state = _read_backbone(path)
-    if isinstance(config, Res2NetConfig):  # the deep stem of its authors: `conv1` is six modules, `bn1` the seventh
-        state = {re.sub(r"^conv1\.(?=\d)", "stem.", re.sub(r"^bn1\.", "stem.7.", k)): v for k, v in state.items()}
-    elif config.style == "caffe":
-        state["conv1.weight"] = state["conv1.weight"] * torch.tensor(STD).view(1, 3, 1, 1)
-    own = model.backbone.state_dict()
-    state |= {k: v for k, v in own.items() if ".conv_offset." in k}  # ImageNet knows no offsets: they start at 0
-    load_state(model.backbone, state, path)
-
-
-def _read_backbone(path: Path) -> dict[str, Tensor]:
-    content = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor) and not k.startswith("fc.")}
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-
-
-def _imagenet_url(config: ResNetConfig | Res2NetConfig) -> str:
-    plain = type(config)()
-    key = replace(config, dcn=False, frozen_stages=plain.frozen_stages, frozen_norm=plain.frozen_norm)
-    if key not in IMAGENET:
-        raise UserError(
-            "no published ImageNet weights for this backbone", remedy="give --backbone-weights FILE, or none"
-        )
-    return IMAGENET[key]

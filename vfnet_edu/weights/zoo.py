@@ -1,55 +1,106 @@
-"""The front door: detectors by name, with the published weights if wanted.
+"""One door to every model: `load` takes a run folder, a file, or the name of a shipped or a published model.
 
-The files that OpenMMLab hosts are downloaded, checked by their SHA-256, converted and kept in the cache.  The others
-are on the authors' Google Drive, where only a browser gets them; an error says where, and what to do with the file.
+The published files that OpenMMLab hosts are downloaded, checked by their SHA-256, converted and kept in the cache.  The
+others are on the authors' Google Drive, where only a browser gets them; an error says where, and what to do with the
+file.
 """
 
-import logging
+import difflib
 from pathlib import Path
 
+import torch
+
 from vfnet_edu import recipes
-from vfnet_edu.models.builder import build
-from vfnet_edu.models.detector import Detector
+from vfnet_edu.models.detector import Detector, build
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights import ours
 from vfnet_edu.weights.download import alone, cache_folder, fetch
 from vfnet_edu.weights.mmdet import load_mmdet
 
 SERVER = "https://download.openmmlab.com/mmdetection/v2.0/vfnet"
+SHIPPED = Path(__file__).parent / "shipped"  # small trained models that come with the package
+BEST_FIRST = ("best.safetensors", "last.pt")  # the weights in a run folder
 
-log = logging.getLogger(__name__)
 
-
-def pretrained(name: str) -> Detector:
-    """The published weights of a row of the tables, in evaluation mode.
+def load(what: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, Detector]:
+    """Any model that has weights -> its recipe and its detector, in evaluation mode.
 
     Args:
-        name: of its recipe, as ``"vfnet_r50_1x"``.
+        what: a run folder (its best weights, else its last), a file (``best.safetensors``, ``last.pt``), a small model
+            that comes with the package (``"vfnet_tiny"``, ``"vfnet_tiny_focal"``), or a row of the results tables
+            (``"vfnet_r50_1x"``) with the weights its authors published.  A path that exists wins over a name.
+        device: where the detector goes.
 
     Raises:
-        UserError: no such recipe, no published weights, or no network.
+        UserError: no such file or name, no network, a broken file, or one that is not ours.
     """
-    recipe, cached = recipes.by_name(name), cached_file(name)
+    return ours.load_file(find(what), device)
+
+
+def pretrained(name: Path | str) -> Detector:
+    """The detector that :func:`load` finds, without its recipe."""
+    return load(name)[1]
+
+
+def find(what: Path | str) -> Path:
+    """The file that :func:`load` reads; published weights are downloaded and converted first.
+
+    Raises:
+        UserError: no such file or name, no published weights, or no network.
+    """
+    path, name = Path(what), str(what)
+    if path.is_dir():
+        return _in_run_folder(path)
+    if path.exists():
+        return path
+    if name in shipped():
+        return SHIPPED / f"{name}.safetensors"
+    if name in recipes.names():
+        return _published(recipes.by_name(name))
+    near = difflib.get_close_matches(name, [*shipped(), *recipes.names()], n=1)
+    raise UserError(
+        f"{name}: no such file or run folder, no model that comes with the package ({', '.join(shipped())}),"
+        " and no row of the results tables",
+        remedy=f"did you mean {near[0]}?" if near else "`vfnet_edu.recipes.names()` lists the rows",
+        code=Exit.CHECKPOINT,
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+
+
+def _in_run_folder(folder: Path) -> Path:
+    for name in BEST_FIRST:
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{folder}: no {' and no '.join(BEST_FIRST)} in this folder", code=Exit.CHECKPOINT)
+
+
+def _published(recipe: Recipe) -> Path:
+    """The converted weights of a row, from the cache, where they are put when they are first wanted."""
+    cached, file = cached_file(recipe.name), recipe.published.checkpoint
     with alone(cached):
         if cached.exists():
-            return ours.load(cached)[1]
-        file = recipe.published.checkpoint
+            return cached
         if not file:
             raise _not_hosted(recipe, cached)
         folder = file.split("_2020")[0]  # the configuration's name: what stands before the date
         path = fetch(f"{SERVER}/{folder}/{file}")
-        model, _ = load_mmdet(path, name)
+        model, _ = load_mmdet(path, recipe.name)
         ours.save(cached, model, {"source": file})
         path.unlink()
-        return model
+    return cached
 
 
 def cached_file(name: str) -> Path:
-    """Where the converted weights of a row are kept; put them there by hand, and `pretrained` finds them."""
+    """Where the converted weights of a row are kept; put them there by hand, and `load` finds them."""
     return cache_folder() / f"{name}.safetensors"
 
 
-def _not_hosted(recipe: recipes.Recipe, cached: Path) -> UserError:
+def _not_hosted(recipe: Recipe, cached: Path) -> UserError:
     if not recipe.published.drive:
         return UserError(f"{recipe.name}: no weights are published", remedy="train it", code=Exit.CHECKPOINT)
     return UserError(

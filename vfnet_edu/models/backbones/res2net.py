@@ -1,6 +1,6 @@
 """Res2Net v1b (Gao et al. 2021): the 3x3 of a bottleneck split into a ladder of small ones, so a block sees many sizes.
 
-Parameter names are those of the authors' ImageNet weights, but for the stem (see `vfnet_edu.weights.ours`).
+Parameter names are those of the authors' ImageNet weights, but for the stem (see `vfnet_edu.weights.imagenet`).
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,10 @@ class Res2NetConfig:
     def out_channels(self) -> tuple[int, int, int]:
         """Channels of C3, C4, C5."""
         return (8 * self.width, 16 * self.width, 32 * self.width)
+
+    def build(self) -> "Res2Net":
+        """The backbone, with fresh weights."""
+        return Res2Net(self)
 
 
 class Bottle2neck(nn.Module):

@@ -28,6 +28,10 @@ class ResNetConfig:
         grow = self.width * (4 if self.block == "bottleneck" else 1)
         return (2 * grow, 4 * grow, 8 * grow)
 
+    def build(self) -> "ResNet":
+        """The backbone, with fresh weights."""
+        return ResNet(self)
+
 
 class Bottleneck(nn.Module):
     """1x1 down, 3x3, 1x1 up, plus the shortcut.  (B, c_in, H, W) -> (B, 4*planes, H/stride, W/stride)"""

@@ -48,6 +48,10 @@ class ATSSConfig:
     box_weight: float = 2.0  # GIoU loss
     centerness_weight: float = 1.0
 
+    def build(self, in_channels: int) -> "ATSSHead":
+        """The head for a pyramid of `in_channels`, with fresh weights."""
+        return ATSSHead(self, in_channels)
+
 
 class ATSSOutput(NamedTuple):
     logits: Tensor  # (B, P, K)  before the sigmoid

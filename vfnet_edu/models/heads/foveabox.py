@@ -35,6 +35,10 @@ class FoveaBoxConfig:
     box_weight: float = 1.0  # smooth L1 loss of the logarithms
     beta: float = 0.11  # smooth L1: where the parabola ends
 
+    def build(self, in_channels: int) -> "FoveaBoxHead":
+        """The head for a pyramid of `in_channels`, with fresh weights."""
+        return FoveaBoxHead(self, in_channels)
+
 
 class FoveaBoxOutput(NamedTuple):
     logits: Tensor  # (B, P, K)  before the sigmoid

@@ -50,6 +50,10 @@ class RepPointsConfig:
     refine_weight: float = 1.0  # smooth L1 loss of the second
     beta: float = 0.11  # smooth L1: where the parabola ends
 
+    def build(self, in_channels: int) -> "RepPointsHead":
+        """The head for a pyramid of `in_channels`, with fresh weights."""
+        return RepPointsHead(self, in_channels)
+
 
 class RepPointsOutput(NamedTuple):
     logits: Tensor  # (B, P, K)  before the sigmoid

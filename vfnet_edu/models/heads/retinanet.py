@@ -32,6 +32,10 @@ class RetinaNetConfig:
     gamma: float = 2.0
     box_weight: float = 1.0  # L1 loss of the deltas
 
+    def build(self, in_channels: int) -> "RetinaNetHead":
+        """The head for a pyramid of `in_channels`, with fresh weights."""
+        return RetinaNetHead(self, in_channels)
+
 
 class RetinaNetOutput(NamedTuple):
     logits: Tensor  # (B, P, K)  before the sigmoid; P = sum of H*W*A, the A anchors of a point together

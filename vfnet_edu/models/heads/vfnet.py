@@ -56,6 +56,10 @@ class VFNetConfig:
     box_weight: float = 1.5  # GIoU loss of the initial box (lambda_0)
     refine_weight: float = 2.0  # GIoU loss of the refined box (lambda_1)
 
+    def build(self, in_channels: int) -> "VFNetHead":
+        """The head for a pyramid of `in_channels`, with fresh weights."""
+        return VFNetHead(self, in_channels)
+
 
 class VFNetOutput(NamedTuple):
     logits: Tensor  # (B, P, K)  before the sigmoid
