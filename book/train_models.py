@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from vfnet_edu import evaluate
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import write_shape_scenes
+from vfnet_edu.evaluation.judge import eval_record, judge
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.runtime.config import to_text
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import ours, zoo
 
 MODELS = {  # name -> what its training changes in the recipe `vfnet_tiny`
     "vfnet_tiny": [],
@@ -34,16 +34,16 @@ def main() -> None:
         run = Path("runs") / name
         train = ["-m", "vfnet_edu.train", "vfnet_tiny", *changes, "--out", str(run), "--overwrite"]
         subprocess.run([sys.executable, *train], check=True)
-        recipe, model = ours.load(run)
+        recipe, model = zoo.load(run)
 
         halved = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
         model.load_state_dict(halved)  # rounded, and in float32 again
         index = read_coco(data / "annotations/instances_val.json", data / "val")
-        outcome = evaluate.run(model, val_loader(index, recipe.data.test_scale, 16, workers=0), index)
-        record = evaluate.eval_record(0, 0, coco_scores(index, outcome.results), outcome)
+        outcome = judge(model, val_loader(index, recipe.data.test_scale, 16, workers=0), index)
+        record = eval_record(0, 0, coco_scores(index, outcome.results), outcome)
         print(f"{name}: {100 * record['AP']:.1f} AP, rank correlation {record['rank_correlation']:.2f}")
 
-        file = ours.SHIPPED / f"{name}.safetensors"
+        file = zoo.SHIPPED / f"{name}.safetensors"
         ours.save(file, model.half())
         metrics = {k: record[k] for k in METRICS} | {"per_class": {c["name"]: c["AP"] for c in record["per_class"]}}
         metrics = json.loads(json.dumps(metrics), parse_float=lambda x: round(float(x), 4))

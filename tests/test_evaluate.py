@@ -17,7 +17,9 @@ from pycocotools.cocoeval import COCOeval
 
 from vfnet_edu import recipes
 from vfnet_edu.data.coco import read_coco
-from vfnet_edu.evaluate import coco_scores, eval_record, main, run
+from vfnet_edu.evaluate import main
+from vfnet_edu.evaluation.judge import eval_record, judge
+from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.postprocess import Candidates, Detections
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 
@@ -241,7 +243,7 @@ def small_set(tmp_path):
 def test_one_pass_gives_everything(tmp_path):
     index, targets, loader = small_set(tmp_path)
     model, ticks = Oracle(targets).train(), []
-    outcome = run(model, loader, index, tick=ticks.append)
+    outcome = judge(model, loader, index, tick=ticks.append)
     assert model.training and ticks == [2, 3]
     assert coco_scores(index, outcome.results).numbers["AP"] == pytest.approx(1)
     first = outcome.results[0]
@@ -260,7 +262,7 @@ def test_one_pass_gives_everything(tmp_path):
 def test_diverged_model_is_named_with_its_image(tmp_path):
     index, targets, loader = small_set(tmp_path)
     with pytest.raises(UserError, match="image 29") as caught:
-        run(Oracle(targets, spoil=True), loader, index)
+        judge(Oracle(targets, spoil=True), loader, index)
     assert caught.value.code == Exit.DIVERGED
 
 
@@ -271,7 +273,7 @@ def _share(rank, tmp_path, queue):
     index, targets, _ = small_set(tmp_path / str(rank))
     mine = [0, 2] if rank == 0 else [1, 0]  # image 0 twice: padding
     loader = [([torch.zeros(3, 150, 200, dtype=torch.uint8)], [targets[n]]) for n in mine]
-    outcome = run(Oracle([targets[n] for n in mine]), loader, index)
+    outcome = judge(Oracle([targets[n] for n in mine]), loader, index)
     queue.put((rank, outcome.results, outcome.losses, outcome.calibration.spearman(), len(outcome.calibration)))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -279,7 +281,7 @@ def _share(rank, tmp_path, queue):
 
 def test_two_processes_give_what_one_gives(tmp_path):
     index, targets, loader = small_set(tmp_path)
-    alone = run(Oracle(targets), loader, index)
+    alone = judge(Oracle(targets), loader, index)
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()
     for rank in (0, 1):
@@ -328,7 +330,7 @@ def test_command_scores_a_checkpoint(tmp_path, capsys, monkeypatch):
         target["boxes"] = target["boxes"] * torch.tensor([1, 4 / 3, 1, 4 / 3])
     model = Oracle(targets)
     model.classes = index.classes
-    monkeypatch.setattr("vfnet_edu.evaluate.ours.load", lambda path, device: (recipe, model))
+    monkeypatch.setattr("vfnet_edu.evaluate.zoo.load", lambda path, device: (recipe, model))
     out = tmp_path / "out"
     assert command("x.pt", "--val-json", index.json_path, "--out", out, "--workers", "0", "--device", "cpu") == 0
     assert "AP    1.000" in capsys.readouterr().out

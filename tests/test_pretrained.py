@@ -5,14 +5,14 @@ import json
 import pytest
 
 import vfnet_edu as vf
-from vfnet_edu import evaluate
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import CLASSES, write_shape_scenes
+from vfnet_edu.evaluation.judge import judge
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.runtime.config import to_text
 from vfnet_edu.runtime.errors import UserError
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import zoo
 
 NAMES = ("vfnet_tiny", "vfnet_tiny_focal")
 
@@ -25,13 +25,13 @@ def scenes(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_beside_the_weights(name, scenes):
-    file = ours.SHIPPED / f"{name}.safetensors"
+    file = zoo.SHIPPED / f"{name}.safetensors"
     assert file.stat().st_size < 2_000_000
     recipe, model = vf.load(name)
     assert model.classes == tuple(CLASSES) and not model.training
     assert file.with_suffix(".recipe.txt").read_text() == to_text(recipe) + "\n"
     said = json.loads(file.with_suffix(".json").read_text())
-    outcome = evaluate.run(model, val_loader(scenes, recipe.data.test_scale, 20, workers=0), scenes, losses=False)
+    outcome = judge(model, val_loader(scenes, recipe.data.test_scale, 20, workers=0), scenes, losses=False)
     assert len(scenes) == said["images"]
     assert coco_scores(scenes, outcome.results).record()["AP"] == pytest.approx(said["AP"], abs=0.003)
     assert outcome.calibration.spearman() == pytest.approx(said["rank_correlation"], abs=0.01)

@@ -16,7 +16,7 @@ import tyro
 
 from vfnet_edu.runtime.errors import UserError, cli
 from vfnet_edu.runtime.files import write_atomically
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import ours, zoo
 from vfnet_edu.weights.mmdet import load_mmdet, to_mmdet
 
 
@@ -39,9 +39,11 @@ def main(args: list[str]) -> None:
     if options.to_mmdet:
         if options.recipe:
             raise UserError("--recipe does not go with --to-mmdet: our checkpoints know their own")
-        recipe, model = ours.load(options.file)
+        file = zoo.find(options.file)
+        recipe, model = ours.load_file(file)
         name = recipe.name
-        out = options.out or ours.find_checkpoint(options.file).with_suffix(".pth")
+        beside = file if options.file.exists() else Path(file.name)  # a shipped model: in the folder we are in
+        out = options.out or beside.with_suffix(".pth")
         write_atomically(out, mmdet_bytes(model))
     else:
         model, names = load_mmdet(options.file, options.recipe)
