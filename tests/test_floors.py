@@ -16,7 +16,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "recipe < models.detector",
     "recipes",
     "weights.download < weights.ours < weights.imagenet weights.mmdet < weights.zoo",
-    "evaluation.calibration < evaluation.scores",
+    "evaluation.calibration < evaluation.scores < evaluation.judge",
     "viz.drawing < viz.plots < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.run",
     "inference",

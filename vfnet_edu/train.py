@@ -16,11 +16,13 @@ import tyro
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from vfnet_edu import evaluate, recipes
+from vfnet_edu import recipes
 from vfnet_edu.data.coco import CocoIndex, read_coco, same_classes
 from vfnet_edu.data.loader import guarded, train_loader, val_loader
 from vfnet_edu.data.paths import DataPaths, find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
+from vfnet_edu.evaluation.judge import eval_record, judge
+from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.models.detector import build
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import config, devices
@@ -224,10 +226,10 @@ def train(options: Options, base: Recipe, ranks: devices.Ranks, folder: Path, ru
                 save()  # a stop during the evaluation costs the evaluation only
                 share = (ranks.rank, ranks.world, recipe.data.workers)
                 shown = val_loader(check, recipe.data.test_scale, per_gpu, *share)
-                outcome = evaluate.run(judged, shown, check, device, autocast=dtype, tick=stop.poll)
+                outcome = judge(judged, shown, check, device, autocast=dtype, tick=stop.poll)
                 if ranks.main:
-                    scores = evaluate.coco_scores(check, outcome.results)
-                    run.log(**evaluate.eval_record(epochs_done, at["step"], scores, outcome))
+                    scores = coco_scores(check, outcome.results)
+                    run.log(**eval_record(epochs_done, at["step"], scores, outcome))
                     ap = scores.numbers["AP"]
                     say(f"epoch {epochs_done:g}: AP {100 * ap:.1f}" + (f" ({scores.why})" if scores.why else ""))
                 at["evaluations"] += 1

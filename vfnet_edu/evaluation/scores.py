@@ -39,7 +39,7 @@ MEANING = {
 
 # ------------------------------------------------------------------ what is scored, and the scores
 class Outcome(NamedTuple):
-    """What one pass of a detector over a data set gives (:func:`vfnet_edu.evaluate.run`)."""
+    """What one pass of a detector over a data set gives (:func:`vfnet_edu.evaluation.judge.judge`)."""
 
     results: list[dict]  # COCO results, original ids, boxes x, y, w, h in pixels of the original image
     losses: dict[str, float]  # mean over images; empty where not asked for

@@ -7,10 +7,10 @@ metrics.jsonl, the diary of a run, has one json object per line, of two kinds.  
     One line every few steps: `step` optimizer steps are done, `epoch` as a fraction too, losses and speed are means
     since the line before, over all GPUs; `data_share` is the part of the time that was spent waiting for data.
 
-``{"kind": "eval", "step": int, "epoch": int, "AP": float, ... (the twelve of analysis.scores.MEANING, in [0, 1]),
+``{"kind": "eval", "step": int, "epoch": int, "AP": float, ... (the twelve of evaluation.scores.MEANING, in [0, 1]),
 "why": str | null, "images": int, "per_class": [{"name", "AP", "AP50", "objects", "detections"}, ...],
 "val_loss_<name>": float, ..., "rank_correlation": float | null, "rank_correlation_within": float | null}``
-    One evaluation after `epoch` epochs, as :func:`vfnet_edu.evaluate.eval_record` makes it; -1 means undefined.
+    One evaluation after `epoch` epochs, as :func:`vfnet_edu.evaluation.judge.eval_record` makes it; -1 means undefined.
 """
 
 import io
