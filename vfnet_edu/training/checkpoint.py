@@ -11,6 +11,7 @@ from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.weights.ours import read_pickle
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
+TABLES = ("model", "optimizer", "recipe")  # what every state has, beside counters and lists
 
 
 def save(folder: Path, state: dict) -> None:
@@ -31,6 +32,8 @@ def save(folder: Path, state: dict) -> None:
 def load(folder: Path) -> tuple[dict, str]:
     """The newest state of a run that is whole.
 
+    A file that cannot be read, whatever is wrong with it, is passed over for the one before.
+
     Returns:
         the state, and a note when an older one had to be taken ("" otherwise).
 
@@ -46,6 +49,8 @@ def load(folder: Path) -> tuple[dict, str]:
             if not is_whole(path):
                 raise UserError(f"{path}: checksum wrong", code=Exit.CHECKPOINT)
             state = read_pickle(path)
+            if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in TABLES):
+                raise UserError(f"{path}: not the state of a run", code=Exit.CHECKPOINT)
             return state, "; ".join([*reasons, f"resuming from {name}"]) if reasons else ""
         except UserError as error:
             reasons.append(str(error))
@@ -61,7 +66,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):
+    except Exception:  # BadZipFile, UnicodeDecodeError, EOFError, ...: zipfile trusts the bytes it reads
         return False
 
 
