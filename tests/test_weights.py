@@ -17,6 +17,7 @@ from vfnet_edu.models.detector import STD, build
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights import imagenet, ours, zoo
 from vfnet_edu.weights.mmdet import COCO, from_mmdet, load_mmdet, read_mmdet, to_mmdet
+from vfnet_edu.weights.mmdet_config import disagreements, read_config
 
 CLASSES = ("cat", "dog", "owl", "fox", "hen")
 
@@ -28,9 +29,9 @@ def model():
 
 @pytest.fixture
 def rows(monkeypatch):
-    """A table of three rows, two of them of one shape, instead of the real ones"""
-    table = {name: small(name) for name in ("vfnet", "retinanet")} | {"foveabox": small("foveabox")}
-    table = {r.name: r for r in table.values()} | {"small_focal": replace(small("vfnet"), name="small_focal")}
+    """A table of a few rows, two of them of one shape, instead of the real ones"""
+    table = {f"small_{name}": small(name) for name in ("vfnet", "retinanet", "foveabox", "atss")}
+    table["small_focal"] = replace(small("vfnet"), name="small_focal")
     monkeypatch.setattr(recipes, "names", lambda: list(table))
     for name, recipe in table.items():
         monkeypatch.setattr(recipes, name, lambda recipe=recipe: recipe, raising=False)
@@ -188,11 +189,11 @@ def test_what_their_files_hold_beside_weights(tmp_path, monkeypatch):
     monkeypatch.undo()
 
     for name in ("two.pth", "three.pth"):
-        found, classes = read_mmdet(tmp_path / name)
+        found, classes, _ = read_mmdet(tmp_path / name)
         assert classes == CLASSES and same(found, state)
     for name, content in (("bare.pth", state), ("model.pth", {"model": state})):
         torch.save(content, tmp_path / name)
-        found, classes = read_mmdet(tmp_path / name)
+        found, classes, _ = read_mmdet(tmp_path / name)
         assert classes is None and same(found, state)
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     with pytest.raises(UserError, match="no state dict inside"):
@@ -248,6 +249,104 @@ def test_classes_of_a_file_that_does_not_name_them(rows, tmp_path, name):
     wrong = {"meta": {"CLASSES": COCO}, "state_dict": torch.load(path, weights_only=True)}  # left over from a template
     torch.save(wrong, path)
     assert load_mmdet(path)[0].classes == expected
+
+
+# ------------------------------------------------------------------ what their configs say
+CONFIG = """
+dataset_type = 'CocoDataset'
+img_norm_cfg = dict(
+    mean={mean}, std={std}, to_rgb={rgb})
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', img_scale=[(1333, 640), (1333, 800)], keep_ratio=True),
+    dict(type='Normalize', **img_norm_cfg),
+]
+test_pipeline = [
+    dict(type='MultiScaleFlipAug', transforms=[dict(type='Normalize', mean={mean}, std={std}, to_rgb={rgb})]),
+]
+model = dict(
+    type='{model}',
+    backbone=dict(type='ResNet', depth=50, frozen_stages=-1, style='{style}', norm_cfg=dict(type='BN')),
+    bbox_head=dict(type='{head}', bbox_coder=dict(target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])),
+    test_cfg=dict({{'nms.type': 'nms', 'pattern': '\\d+'}}))
+optimizer = dict(type='SGD', lr=0.02 / 4, paramwise_cfg=dict(custom_keys={{'backbone': dict(lr_mult=0.1)}}))
+"""
+USUAL = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "rgb": True, "style": "pytorch"}
+CAFFE = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "rgb": False, "style": "caffe"}
+TYPES = {"retinanet": ("RetinaNet", "RetinaHead"), "atss": ("ATSS", "ATSSHead"), "vfnet": ("VFNet", "VFNetHead")}
+
+
+def config_text(name, **changes):
+    model, head = TYPES[name]
+    return CONFIG.format(**{"model": model, "head": head, **USUAL, **changes})
+
+
+def theirs_with(path, recipe, meta, **beside):
+    """A checkpoint of theirs of a small model, with `meta`"""
+    state = to_mmdet(build(recipe, CLASSES).state_dict())
+    torch.save({"meta": {"CLASSES": CLASSES, **meta}, "state_dict": state, **beside}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_config_that_agrees_is_no_obstacle(rows, tmp_path, name):
+    for meta in ({"config": config_text(name)}, {"cfg": config_text(name)}, {"config": "not ( Python"}, {"config": 3}):
+        model, names = load_mmdet(theirs_with(tmp_path / "theirs.pth", rows[f"small_{name}"], meta))
+        assert names[0] == f"small_{name}" and model.classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    "name, changes, said",
+    [
+        ("retinanet", CAFFE, ["style='caffe', not 'pytorch'", "BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1"]),
+        ("retinanet", {"style": "caffe"}, ["its backbone has style='caffe'"]),
+        ("vfnet", {**CAFFE, "style": "pytorch"}, ["image normalisation is BGR", "not RGB, mean [123.675, 116.28"]),
+        ("retinanet", {"head": "FreeAnchorRetinaHead"}, ["its head is FreeAnchorRetinaHead, not RetinaHead"]),
+        ("atss", {"model": "PAA", "head": "PAAHead"}, ["its model is PAA, not ATSS", "its head is PAAHead, not ATSSH"]),
+        ("atss", {"model": "mmdet.models.detectors.paa.PAA", "head": "mmdet.PAAHead"}, ["its model is PAA", "PAAHead"]),
+    ],
+)
+def test_same_keys_but_another_model(rows, tmp_path, name, changes, said):
+    """`convert` refuses what would otherwise become another row without a word."""
+    text = config_text(name, **changes)
+    hub = {"runtime_info": {"cfg": text}}
+    for meta, beside in (({"config": text}, {}), ({"cfg": text}, {}), ({}, {"message_hub": hub})):
+        path = theirs_with(tmp_path / "theirs.pth", rows[f"small_{name}"], meta, **beside)
+        for options in ([], ["--recipe", f"small_{name}"]):
+            with pytest.raises(UserError) as error:
+                convert.main([str(path), *options])
+            text = refused(error)
+            assert f"small_{name}" in text and str(path) in text and "\n" not in text
+            assert all(part in text for part in said), text
+        assert not path.with_suffix(".safetensors").exists()
+
+
+def test_normalisation_of_either_version():
+    """3.x says `bgr_to_rgb`, and without it leaves the order that OpenCV reads: BGR."""
+    recipe, mean, std = small("atss"), USUAL["mean"], USUAL["std"]
+    for preprocessor, count in (("bgr_to_rgb=True", 0), ("bgr_to_rgb=False", 1), ("pad_size_divisor=32", 1)):
+        step = f"dict(type='DetDataPreprocessor', mean={mean}, std={std}, {preprocessor})"
+        config = read_config(f"model = dict(type='ATSS', data_preprocessor={step})")
+        assert len(disagreements(config, recipe)) == count, preprocessor
+    caffe = replace(recipe, backbone=replace(recipe.backbone, style="caffe"))
+    config = read_config("model = dict(type='ATSS', backbone=dict(style='caffe'))")
+    assert not disagreements(config, caffe) and disagreements(config, recipe)
+    config = read_config(
+        f"norm = dict(mean={CAFFE['mean']}, std={CAFFE['std']}, to_rgb=False)\nmodel = dict(type='ATSS')"
+    )
+    assert "BGR" in disagreements(config, recipe)[0]
+
+
+def test_configs_are_parsed_and_never_run(tmp_path):
+    path = tmp_path / "ran"
+    text = (
+        f"x = open({str(path)!r}, 'w')\nmodel = dict(type=str(open({str(path)!r}, 'w')), neck=[x, {{**x, 'a': (1,)}}])"
+    )
+    assert read_config(text) == {"x": None, "model": {"type": None, "neck": [None, {"a": [1]}]}}
+    assert not path.exists()
+    doubling = "a0 = dict(mean=1)\n" + "\n".join(f"a{i + 1} = [a{i}, a{i}]" for i in range(60))
+    assert disagreements(read_config(doubling + "\nmodel = dict(x=a60)"), small("atss")) == []
+    assert read_config("x = " + "(" * 5000) == read_config("\0") == {}
 
 
 # ------------------------------------------------------------------ ImageNet's

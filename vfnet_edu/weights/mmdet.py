@@ -12,6 +12,7 @@ from vfnet_edu import recipes
 from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights.download import digest_in, sha256
+from vfnet_edu.weights.mmdet_config import disagreements, read_config
 from vfnet_edu.weights.ours import differences, load_state, read_pickle, report
 
 # ---- Names -----------------------------------------------------------------------------------------------------------
@@ -157,22 +158,31 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 a
 ALLOWED += [(_Unread, "mmengine.logging.history_buffer.HistoryBuffer"), (_Unread, "builtins.getattr")]
 
 
-def read_mmdet(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
-    """A ``.pth`` of theirs -> its state dict under their names, and its classes where it names them.
+def read_mmdet(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, dict[str, object]]:
+    """A ``.pth`` of theirs -> its state dict under their names, its classes where it names them, and its config.
 
     Raises:
         UserError: no such file, broken, code inside, or no weights.
     """
     content = read_pickle(path, ALLOWED)
-    state, meta = content, {}
+    state = content
     if isinstance(content, dict):
-        state, meta = content.get("state_dict", content.get("model", content)), content.get("meta") or {}
+        state = content.get("state_dict", content.get("model", content))
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"{path}: no state dict inside ({found})", code=Exit.CHECKPOINT)
-    dataset = {k.lower(): v for k, v in (meta.get("dataset_meta") or {}).items()}  # mmdet 3
+    meta = _table(content, "meta")
+    dataset = {str(k).lower(): v for k, v in _table(meta, "dataset_meta").items()}  # mmdetection 3
     classes = meta.get("CLASSES") or dataset.get("classes")
-    return dict(state), tuple(map(str, classes)) if isinstance(classes, (tuple, list)) else None
+    classes = tuple(map(str, classes)) if isinstance(classes, (tuple, list)) else None
+    told = _table(_table(content, "message_hub"), "runtime_info")
+    texts = [text for text in (meta.get("cfg"), told.get("cfg"), meta.get("config")) if isinstance(text, str)]
+    return dict(state), classes, read_config(texts[0]) if texts else {}
+
+
+def _table(content: dict, key: str) -> dict:
+    found = content.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def load_mmdet(path: Path | str, name: str = "") -> tuple[Detector, list[str]]:
@@ -187,10 +197,11 @@ def load_mmdet(path: Path | str, name: str = "") -> tuple[Detector, list[str]]:
 
     Raises:
         UserError: what :func:`read_mmdet` and :func:`from_mmdet` raise; or no recipe fits, or not the one named: then
-            with the keys that differ, and with the command that works, if there is one.
+            with the keys that differ, and with the command that works, if there is one; or the config inside is of a
+            model that no recipe represents, though the keys fit.
     """
     path = Path(path)
-    theirs, classes = read_mmdet(path)
+    theirs, classes, config = read_mmdet(path)
     state = from_mmdet(theirs, path)
     published = [r for r in map(recipes.by_name, recipes.names()) if path.name == r.published.checkpoint]
     names = [name] if name else [r.name for r in published] or [n for n in recipes.names() if fits(n, state)]
@@ -199,7 +210,11 @@ def load_mmdet(path: Path | str, name: str = "") -> tuple[Detector, list[str]]:
     if published and not sha256(path).startswith(digest_in(path.name)):
         what = f"{path} is not the published file: its SHA-256 begins {sha256(path)[:8]}"
         raise UserError(what, remedy="download it again, or rename it if it is your own", code=Exit.CHECKPOINT)
-    model = build(recipes.by_name(names[0]), class_names(classes, state))
+    recipe = recipes.by_name(names[0])
+    if not published and (found := disagreements(config, recipe)):
+        what = f"{path} has the keys and shapes of {recipe.name}, but {'; '.join(found)}"
+        raise UserError(what, remedy="no recipe represents this model", code=Exit.CHECKPOINT)
+    model = build(recipe, class_names(classes, state))
     load_state(model, state, path)
     return model.eval(), names
 
