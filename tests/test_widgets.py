@@ -1,5 +1,6 @@
 """What holds for all explorers: no markup from strings, no request, helpers shared rather than copied."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import vfnet_edu.widgets as widgets
 
+ROOT = Path(__file__).parent.parent
 FOLDER = Path(widgets.__file__).parent
 SCRIPTS = sorted(FOLDER.glob("*.js"))
 
@@ -17,6 +19,13 @@ def test_text_stays_text_and_nothing_is_fetched(path):
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc"):
         assert forbidden not in text
     assert not re.search(r"https?:|fetch\(|XMLHttpRequest|WebSocket|import\(|^import ", text, re.M)
+
+
+def test_the_linter_knows_what_explorers_share():
+    """common.js stands before every explorer, in the same module: what it exports needs no import."""
+    (explorers,) = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
+    shared = (FOLDER / "common.js").read_text(encoding="utf-8")
+    assert explorers["javascript"]["globals"] == sorted(re.findall(r"^export (?:const|function) (\w+)", shared, re.M))
 
 
 def test_each_explorer_is_one_module_of_python_and_one_of_javascript():

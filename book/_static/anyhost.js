@@ -14,23 +14,38 @@
 
   /** The part of Backbone's model that anywidget promises. */
   class Model {
-    #data; #listeners = []; #failed;
-    constructor(data, failed) { this.#data = { ...data }; this.#failed = failed; }
-    get(key) { return this.#data[key]; }
+    #data;
+    #listeners = [];
+    #failed;
+    constructor(data, failed) {
+      this.#data = { ...data };
+      this.#failed = failed;
+    }
+    get(key) {
+      return this.#data[key];
+    }
     set(key, value) {
-      const changed = Object.entries(typeof key === "object" ? key : { [key]: value }).filter(([k, v]) => !same(v, this.#data[k]));
+      const given = Object.entries(typeof key === "object" ? key : { [key]: value });
+      const changed = given.filter(([k, v]) => !same(v, this.#data[k]));
       for (const [k, v] of changed) this.#data[k] = v;
       for (const [k, v] of changed) this.#trigger(`change:${k}`, v);
       if (changed.length) this.#trigger("change");
     }
-    on(names, call, context) { for (const name of names.split(" ")) this.#listeners.push({ name, call, context }); }
+    on(names, call, context) {
+      for (const name of names.split(" ")) this.#listeners.push({ name, call, context });
+    }
     off(names, call) {
       const gone = (l) => (!names || names.split(" ").includes(l.name)) && (!call || l.call === call);
       this.#listeners = this.#listeners.filter((l) => !gone(l));
     }
     #trigger(name, value) {
-      for (const l of this.#listeners.filter((l) => l.name === name)) { // a copy: listeners may leave while called
-        try { l.call.call(l.context ?? this, this, value); } catch (error) { this.#failed(error); }
+      const concerned = this.#listeners.filter((l) => l.name === name); // a copy: listeners may leave while called
+      for (const l of concerned) {
+        try {
+          l.call.call(l.context ?? this, this, value);
+        } catch (error) {
+          this.#failed(error);
+        }
       }
     }
     save_changes() {} // nobody to tell
@@ -49,25 +64,39 @@
     console.error(error);
     document.documentElement.dataset.anyhost = "failed";
     for (const host of elements)
-      if (!host.querySelector(".anyhost-error")) say(host, `This explorer stopped: ${error?.message ?? error}`, "error");
+      if (!host.querySelector(".anyhost-error"))
+        say(host, `This explorer stopped: ${error?.message ?? error}`, "error");
   }
 
   function values({ state, buffers = [] }) {
-    for (const { path, data } of buffers) { // binary traits are kept beside the JSON, in base64
+    // binary traits are kept beside the JSON, in base64
+    for (const { path, data } of buffers) {
       const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
       path.slice(0, -1).reduce((inner, key) => inner[key], state)[path.at(-1)] = new DataView(bytes.buffer);
     }
     return state;
   }
 
-  const once = (make, made = new Map()) => (key, ...rest) => made.has(key) ? made.get(key) : made.set(key, make(key, ...rest)).get(key);
+  /** A function that is called once for each first argument, and remembers what it returned. */
+  function once(make) {
+    const made = new Map();
+    return (key, ...rest) => {
+      if (!made.has(key)) made.set(key, make(key, ...rest));
+      return made.get(key);
+    };
+  }
+
   const frontEnd = once(async (text) => {
     const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
     const { default: widget } = await import(url);
     URL.revokeObjectURL(url);
     return typeof widget === "function" ? widget() : widget;
   });
-  const style = once((text) => document.head.append(Object.assign(document.createElement("style"), { textContent: text })));
+  const style = once((text) => {
+    const element = document.createElement("style");
+    element.textContent = text;
+    document.head.append(element);
+  });
   const model = once(async (id, record) => {
     const made = new Model(values(record), (error) => failed(hosts.get(id), error));
     const { initialize } = await frontEnd(made.get("_esm"));
@@ -85,7 +114,8 @@
     host.className = "anyhost";
     script.after(host);
     try {
-      const id = JSON.parse(script.textContent).model_id, record = records[id];
+      const id = JSON.parse(script.textContent).model_id;
+      const record = records[id];
       if (record?.model_module !== "anywidget") {
         say(host, "This control needs Python: open the notebook in JupyterLab to use it.", "needs-kernel");
         continue;

@@ -4,7 +4,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(element, attributes, children) {
-  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes))
+    if (value !== null && value !== undefined) element.setAttribute(key, value);
   element.append(...children.map((c) => (typeof c === "object" ? c : String(c))));
   return element;
 }
@@ -12,7 +13,8 @@ function fill(element, attributes, children) {
 /** An HTML element: html("p", {class: "note"}, "text", child, ...) */
 export const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 /** An SVG element, in the same way. */
-export const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+export const svg = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
 /** Set several attributes at once. */
 export const set = (element, attributes) => fill(element, attributes, []);
 export const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
@@ -20,7 +22,7 @@ export const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 export const number = (x, digits = 2) => {
   const [whole, rest] = Math.abs(x).toFixed(digits).split(".");
   const sign = x < 0 && Number(Math.abs(x).toFixed(digits)) !== 0 ? "−" : "";
-  return sign + whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? "." + rest : "");
+  return sign + whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
 };
 
 /** The panel of an explorer with its name for screen readers, and the line that says in words what one sees. */
@@ -47,14 +49,15 @@ export function write(model, key, value) {
 export function slider(model, key, { label, min, max, step, show = (v) => number(v, 2), stops = [] }) {
   const output = html("output");
   const input = html("input", { type: "range", min, max, step, "aria-label": label });
-  const text = html("span", {}, label + " ", output);
+  const text = html("span", {}, `${label} `, output);
   const control = html("div", { class: "ve-control" }, text, input);
   input.addEventListener("input", () => write(model, key, Number(input.value)));
-  stops.push(follow(model, [key], () => {
+  const draw = () => {
     input.value = model.get(key);
     output.textContent = show(model.get(key));
     input.setAttribute("aria-valuetext", output.textContent);
-  }));
+  };
+  stops.push(follow(model, [key], draw));
   return control;
 }
 
@@ -69,17 +72,26 @@ export function choice(model, key, { label, options, stops = [] }) {
     fieldset.append(html("label", {}, input, text));
     return [value, input];
   });
-  stops.push(follow(model, [key], () => inputs.forEach(([value, input]) => (input.checked = model.get(key) === value))));
+  const draw = () => {
+    for (const [value, input] of inputs) input.checked = model.get(key) === value;
+  };
+  stops.push(follow(model, [key], draw));
   return fieldset;
 }
 
 /** Pointer position in the coordinates of an <svg>'s viewBox. */
 export function position(svgElement, event) {
-  const box = svgElement.getBoundingClientRect(), view = svgElement.viewBox.baseVal;
+  const box = svgElement.getBoundingClientRect();
+  const view = svgElement.viewBox.baseVal;
   return [
     view.x + ((event.clientX - box.left) / box.width) * view.width,
     view.y + ((event.clientY - box.top) / box.height) * view.height,
   ];
+}
+
+/** Call `done` however a press on the element ends. */
+export function onRelease(element, done) {
+  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) element.addEventListener(end, done);
 }
 
 /**
@@ -93,9 +105,15 @@ export function draggable(element, svgElement, { label, drag, nudge, role = "sli
   let held = null; // where on the element it was taken, so that it does not jump
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
-    const box = element.getBoundingClientRect(), frame = svgElement.getBoundingClientRect(), view = svgElement.viewBox.baseVal;
-    const [x, y] = position(svgElement, event), scale = view.width / frame.width;
-    const centre = [view.x + (box.left + box.width / 2 - frame.left) * scale, view.y + (box.top + box.height / 2 - frame.top) * scale];
+    const box = element.getBoundingClientRect();
+    const frame = svgElement.getBoundingClientRect();
+    const view = svgElement.viewBox.baseVal;
+    const [x, y] = position(svgElement, event);
+    const scale = view.width / frame.width;
+    const centre = [
+      view.x + (box.left + box.width / 2 - frame.left) * scale,
+      view.y + (box.top + box.height / 2 - frame.top) * scale,
+    ];
     held = [x - centre[0], y - centre[1]];
     element.focus({ preventScroll: true });
     event.preventDefault();
@@ -105,7 +123,7 @@ export function draggable(element, svgElement, { label, drag, nudge, role = "sli
     const [x, y] = position(svgElement, event);
     drag(x - held[0], y - held[1]);
   });
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) element.addEventListener(end, () => (held = null));
+  onRelease(element, () => (held = null));
   element.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!way) return;
@@ -124,14 +142,19 @@ export function plot({ width, height, x, y, left = 44, bottom = 38, top = 10, ri
   const X = (v) => left + ((v - x.range[0]) / (x.range[1] - x.range[0])) * (width - left - right);
   const Y = (v) => height - bottom - ((v - y.range[0]) / (y.range[1] - y.range[0])) * (height - top - bottom);
   const group = svg("g");
-  const line = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2, stroke: "var(--ve-line)" });
-  for (const t of y.ticks)
-    group.append(line(left, Y(t), width - right, Y(t)), svg("text", { x: left - 6, y: Y(t) + 4, "text-anchor": "end" }, (y.show ?? String)(t)));
-  for (const t of x.ticks)
-    group.append(line(X(t), height - bottom, X(t), height - bottom + 4), svg("text", { x: X(t), y: height - bottom + 17, "text-anchor": "middle" }, (x.show ?? String)(t)));
-  group.append(line(left, height - bottom, width - right, height - bottom));
-  if (x.label) group.append(svg("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, x.label));
-  if (y.label) group.append(svg("text", { transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
+  const line = (x1, y1, x2, y2) => group.append(svg("line", { x1, y1, x2, y2, stroke: "var(--ve-line)" }));
+  const text = (words, where) => group.append(svg("text", { "text-anchor": "middle", ...where }, words));
+  for (const t of y.ticks) {
+    line(left, Y(t), width - right, Y(t));
+    text((y.show ?? String)(t), { x: left - 6, y: Y(t) + 4, "text-anchor": "end" });
+  }
+  for (const t of x.ticks) {
+    line(X(t), height - bottom, X(t), height - bottom + 4);
+    text((x.show ?? String)(t), { x: X(t), y: height - bottom + 17 });
+  }
+  line(left, height - bottom, width - right, height - bottom);
+  if (x.label) text(x.label, { x: (left + width - right) / 2, y: height - 4 });
+  if (y.label) text(y.label, { transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)` });
   return { group, X, Y };
 }
 

@@ -13,9 +13,10 @@ export const focalGradient = (p, q, alpha, gamma) =>
     : alpha * p ** gamma * (p - gamma * (1 - p) * Math.log1p(-p));
 
 /** Quality focal loss: |p - q|^gamma BCE(p, q). */
-export const quality = (p, q, alpha, gamma) => Math.abs(p - q) ** gamma * bce(p, q);
-export const qualityGradient = (p, q, alpha, gamma) => {
-  const d = p - q, size = Math.abs(d);
+export const quality = (p, q, _alpha, gamma) => Math.abs(p - q) ** gamma * bce(p, q);
+export const qualityGradient = (p, q, _alpha, gamma) => {
+  const d = p - q;
+  const size = Math.abs(d);
   if (size === 0) return 0;
   return size ** gamma * d + gamma * size ** (gamma - 1) * Math.sign(d) * p * (1 - p) * bce(p, q);
 };
@@ -25,16 +26,26 @@ export const varifocal = (p, q, alpha, gamma) => (q > 0 ? q * bce(p, q) : focal(
 export const varifocalGradient = (p, q, alpha, gamma) => (q > 0 ? q * (p - q) : focalGradient(p, 0, alpha, gamma));
 
 const LOSSES = [
-  { key: "vfl", short: "VFL", name: "varifocal", value: varifocal, gradient: varifocalGradient, ink: "var(--ve-blue)", dash: null },
-  { key: "qfl", short: "QFL", name: "quality focal", value: quality, gradient: qualityGradient, ink: "var(--ve-green)", dash: "7 4" },
-  { key: "fl", short: "FL", name: "focal", value: focal, gradient: focalGradient, ink: "var(--ve-orange)", dash: "2 4" },
+  { key: "vfl", short: "VFL", name: "varifocal", value: varifocal, gradient: varifocalGradient },
+  { key: "qfl", short: "QFL", name: "quality focal", value: quality, gradient: qualityGradient },
+  { key: "fl", short: "FL", name: "focal", value: focal, gradient: focalGradient },
 ];
-const CELLS = 60, TOP = 2; // cells of a landscape along each side; highest loss drawn
-const [UP, DOWN] = [[31, 134, 201], [217, 98, 10]]; // blue: push up, orange: push down; readable on both grounds
+const INKS = {
+  vfl: { stroke: "var(--ve-blue)", "stroke-width": 2.5 },
+  qfl: { stroke: "var(--ve-green)", "stroke-width": 2.5, "stroke-dasharray": "7 4" },
+  fl: { stroke: "var(--ve-orange)", "stroke-width": 2.5, "stroke-dasharray": "2 4" },
+};
+const STATE = ["p", "q", "alpha", "gamma"];
+const CELLS = 60; // of a landscape along each side
+const TOP = 2; // highest loss drawn
+const UP = [31, 134, 201]; // blue: push up
+const DOWN = [217, 98, 10]; // orange: push down; both readable on both grounds
 const MAP = { side: 100, gap: 7, strip: 11 }; // a landscape in its own units: the square, a gap, the background strip
 
-/** "up 0.40", "down 0.03", "nowhere" */
-const push = (g) => (Math.abs(g) < 5e-5 ? "nowhere" : `${g < 0 ? "up" : "down"} ${number(Math.abs(g), Math.abs(g) < 0.01 ? 4 : 2)}`);
+/** How strong a push is, in words and in signs: "up 0.40" and "↑ 0.40", "nowhere" and "0" */
+const strength = (g) => number(Math.abs(g), Math.abs(g) < 0.01 ? 4 : 2);
+const push = (g) => (Math.abs(g) < 5e-5 ? "nowhere" : `${g < 0 ? "up" : "down"} ${strength(g)}`);
+const arrow = (g) => (Math.abs(g) < 5e-5 ? "0" : `${g < 0 ? "↑" : "↓"} ${strength(g)}`);
 
 /** What the state means, in words. */
 export function words(p, q, alpha, gamma) {
@@ -43,35 +54,45 @@ export function words(p, q, alpha, gamma) {
   const pushes = `${at}: VFL pushes the logit ${push(vfl)}, QFL ${push(qfl)}, FL ${push(fl)}.`;
   if (q === 0) return `${pushes} On background VFL and FL are the same loss.`;
   if (alpha === 1) return `${pushes} With α = 1 the focal loss gives positives the weight 1 − α = 0.`;
-  if (Math.abs(p - q) < 0.0025) return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${number(varifocal(p, q, alpha, gamma))}; FL goes on towards 1.`;
+  if (Math.abs(p - q) < 0.0025) {
+    const floor = number(varifocal(p, q, alpha, gamma));
+    return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${floor}; FL goes on towards 1.`;
+  }
   if (p > q) return `${pushes} The score is higher than the box is good: VFL and QFL lower it, FL still raises it.`;
   return `${pushes} The score is lower than the box is good: all three raise it.`;
 }
 
 function curves(model, stops) {
-  const width = 390, height = 300;
-  const art = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Loss over the score p, for the chosen target q" });
+  const width = 390;
+  const height = 300;
+  const art = svg("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": "Loss over the score p, for the chosen target q",
+  });
   const { group, X, Y } = plot({
-    width, height,
+    width,
+    height,
     x: { range: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], label: "score p" },
     y: { range: [0, TOP], ticks: [0, 0.5, 1, 1.5, 2], label: "loss" },
   });
   const needle = svg("line", { y1: Y(0), y2: Y(TOP), stroke: "currentColor", "stroke-dasharray": "3 3" });
   const truth = svg("line", { y1: Y(0), y2: Y(0) - 9, stroke: "currentColor", "stroke-width": 3 });
   const name = svg("text", { y: Y(0) - 13, "text-anchor": "middle" }, "q");
-  const lines = LOSSES.map(({ ink, dash }) => svg("path", { fill: "none", stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash }));
-  const dots = LOSSES.map(({ ink }) => svg("circle", { r: 4.5, fill: ink, stroke: "var(--ve-ground)" }));
-  art.append(group, truth, name, needle, ...lines.reverse(), ...dots.reverse());
-  lines.reverse(), dots.reverse(); // VFL is drawn last, on top
+  const lines = LOSSES.map(({ key }) => svg("path", { fill: "none", ...INKS[key] }));
+  const dots = LOSSES.map(({ key }) => svg("circle", { r: 4.5, fill: INKS[key].stroke, stroke: "var(--ve-ground)" }));
+  art.append(group, truth, name, needle, ...[...lines].reverse(), ...[...dots].reverse()); // VFL last, on top
   const legend = html("div", { class: "ve-choice" });
-  const values = LOSSES.map(({ short, ink, dash }) => {
+  const values = LOSSES.map(({ key, short }) => {
     const value = html("output");
-    const sample = svg("svg", { width: 28, height: 8, "aria-hidden": "true" }, svg("line", { x1: 0, y1: 4, x2: 28, y2: 4, stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash }));
-    legend.append(html("span", { style: "display:inline-flex;gap:5px;align-items:center" }, sample, short + " ", value));
+    const sample = svg("svg", { width: 28, height: 8, "aria-hidden": "true" });
+    sample.append(svg("line", { x1: 0, y1: 4, x2: 28, y2: 4, ...INKS[key] }));
+    const style = "display:inline-flex;gap:5px;align-items:center";
+    legend.append(html("span", { style }, sample, `${short} `, value));
     return value;
   });
-  stops.push(follow(model, ["p", "q", "alpha", "gamma"], () => {
-    const [p, q, alpha, gamma] = ["p", "q", "alpha", "gamma"].map((k) => model.get(k));
+  const draw = () => {
+    const [p, q, alpha, gamma] = STATE.map((key) => model.get(key));
     const at = Array.from({ length: 199 }, (_, i) => (i + 1) / 200);
     LOSSES.forEach(({ value }, i) => {
       const points = at.map((x) => [x, value(x, q, alpha, gamma)]).filter(([, y]) => y <= TOP);
@@ -83,36 +104,85 @@ function curves(model, stops) {
     set(needle, { x1: X(p), x2: X(p) });
     set(truth, { x1: X(q), x2: X(q) });
     set(name, { x: X(q) });
-  }));
-  return html("div", { style: "flex-basis:300px" }, html("div", {}, html("b", {}, "Loss"), " at this p and q"), legend, art);
+  };
+  stops.push(follow(model, STATE, draw));
+  const heading = html("div", {}, html("b", {}, "Loss"), " at this p and q");
+  return html("div", { style: "flex-basis:300px" }, heading, legend, art);
 }
 
 /** Fill a canvas of one pixel per cell with the pushes of a loss; the ground shows through where there is none. */
 function paint(canvas, gradient, row) {
-  const context = canvas.getContext("2d"), { width, height } = canvas;
+  const context = canvas.getContext("2d");
+  const { width, height } = canvas;
   const image = context.createImageData(width, height);
   for (let j = 0; j < height; j++)
     for (let i = 0; i < width; i++) {
       const g = gradient((i + 0.5) / width, row(j));
       const ink = g < 0 ? UP : DOWN;
-      image.data.set([...ink, 255 * Math.sqrt(Math.min(Math.abs(g), 1))], 4 * (j * width + i)); // root: weak pushes show
+      const alpha = 255 * Math.sqrt(Math.min(Math.abs(g), 1)); // root: weak pushes show
+      image.data.set([...ink, alpha], 4 * (j * width + i));
     }
   context.putImageData(image, 0, 0);
 }
 
+/** The pushes of one loss over (p, q), and the cursor that all landscapes share. */
 function landscape(model, loss, stops) {
-  const { side, gap, strip } = MAP, total = side + gap + strip;
-  const canvas = (height, box) => html("canvas", { width: CELLS, height, "aria-hidden": "true", style: `position:absolute;left:0;width:100%;${box};border:1px solid var(--ve-line)` });
+  const { side, gap, strip } = MAP;
+  const total = side + gap + strip;
+  const canvas = (height, box) => {
+    const style = `position:absolute;left:0;width:100%;${box};border:1px solid var(--ve-line)`;
+    return html("canvas", { width: CELLS, height, "aria-hidden": "true", style });
+  };
   const square = canvas(CELLS, `top:0;height:${(100 * side) / total}%`);
   const ground = canvas(1, `bottom:0;height:${(100 * strip) / total}%`);
-  const art = svg("svg", { viewBox: `0 0 ${side} ${total}`, style: "position:absolute;inset:0;width:100%;height:100%;touch-action:none;cursor:crosshair" });
-  const area = svg("rect", { width: side, height: total, fill: "transparent" });
+  const art = svg("svg", {
+    viewBox: `0 0 ${side} ${total}`,
+    style: "position:absolute;inset:0;width:100%;height:100%;touch-action:none;cursor:crosshair",
+  });
+  const { area, handle } = cursor(model, loss, art);
   art.append(area);
-  if (loss.key !== "fl") art.append(svg("line", { x1: 0, y1: side, x2: side, y2: 0, stroke: "currentColor", "stroke-width": 0.8, "stroke-dasharray": "2.5 2.5" }));
-  const handle = svg("g", {}, svg("circle", { r: 11, fill: "transparent" }), svg("circle", { r: 4.4, fill: "var(--ve-ground)", stroke: "var(--ve-ink)", "stroke-width": 1.8 }));
+  if (loss.key !== "fl") {
+    const ink = { stroke: "currentColor", "stroke-width": 0.8, "stroke-dasharray": "2.5 2.5" };
+    art.append(svg("line", { x1: 0, y1: side, x2: side, y2: 0, ...ink })); // p = q
+  }
   art.append(handle);
   const value = html("output", { style: "font-variant-numeric:tabular-nums;white-space:nowrap" });
 
+  const draw = () => {
+    const gradient = (p, q) => loss.gradient(p, q, model.get("alpha"), model.get("gamma"));
+    paint(square, gradient, (j) => 1 - (j + 0.5) / CELLS);
+    paint(ground, gradient, () => 0);
+  };
+  const point = () => {
+    const [p, q, alpha, gamma] = STATE.map((key) => model.get(key));
+    const g = loss.gradient(p, q, alpha, gamma);
+    value.textContent = arrow(g);
+    set(handle, {
+      transform: `translate(${p * side} ${q > 0 ? (1 - q) * side : side + gap + strip / 2})`,
+      "aria-valuenow": p,
+      "aria-valuetext": `p ${number(p, 3)}, q ${number(q)}: pushes the logit ${push(g)}`,
+    });
+  };
+  stops.push(follow(model, ["alpha", "gamma"], draw), follow(model, STATE, point));
+  const style = `position:relative;aspect-ratio:${side}/${total};margin:2px 0`;
+  return html(
+    "div",
+    { style: "flex:1 1 88px;min-width:0;max-width:230px" },
+    html("div", {}, html("b", {}, loss.short), " ", value),
+    html("div", { style }, square, ground, art),
+  );
+}
+
+/** The handle of a landscape, and the area where a press takes it: both set p and q. */
+function cursor(model, loss, art) {
+  const { side, gap, strip } = MAP;
+  const area = svg("rect", { width: side, height: side + gap + strip, fill: "transparent" });
+  const handle = svg(
+    "g",
+    { "aria-valuemin": 0, "aria-valuemax": 1 },
+    svg("circle", { r: 11, fill: "transparent" }),
+    svg("circle", { r: 4.4, fill: "var(--ve-ground)", stroke: "var(--ve-ink)", "stroke-width": 1.8 }),
+  );
   const go = (p, q) => {
     model.set("p", clamp(Math.round(p * 200) / 200, 0.005, 0.995));
     model.set("q", clamp(Math.round(q * 100) / 100, 0, 1));
@@ -124,7 +194,6 @@ function landscape(model, loss, stops) {
     drag,
     nudge: (dx, dy) => go(model.get("p") + dx / 100, model.get("q") - dy / 100),
   });
-  set(handle, { "aria-valuemin": 0, "aria-valuemax": 1 });
   let held = false; // a press anywhere on the landscape takes the cursor there
   area.addEventListener("pointerdown", (event) => {
     area.setPointerCapture(event.pointerId);
@@ -134,50 +203,47 @@ function landscape(model, loss, stops) {
     event.preventDefault();
   });
   area.addEventListener("pointermove", (event) => held && drag(...position(art, event)));
-  for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) area.addEventListener(end, () => (held = false));
-
-  stops.push(follow(model, ["alpha", "gamma"], () => {
-    const gradient = (p, q) => loss.gradient(p, q, model.get("alpha"), model.get("gamma"));
-    paint(square, gradient, (j) => 1 - (j + 0.5) / CELLS);
-    paint(ground, gradient, () => 0);
-  }));
-  stops.push(follow(model, ["p", "q", "alpha", "gamma"], () => {
-    const [p, q, alpha, gamma] = ["p", "q", "alpha", "gamma"].map((k) => model.get(k));
-    handle.setAttribute("transform", `translate(${p * side} ${q > 0 ? (1 - q) * side : side + gap + strip / 2})`);
-    const g = loss.gradient(p, q, alpha, gamma);
-    value.textContent = Math.abs(g) < 5e-5 ? "0" : `${g < 0 ? "↑" : "↓"} ${number(Math.abs(g), Math.abs(g) < 0.01 ? 4 : 2)}`;
-    set(handle, { "aria-valuenow": p, "aria-valuetext": `p ${number(p, 3)}, q ${number(q)}: pushes the logit ${push(g)}` });
-  }));
-  const frame = html("div", { style: `position:relative;aspect-ratio:${side}/${total};margin:2px 0` }, square, ground, art);
-  return html("div", { style: "flex:1 1 88px;min-width:0;max-width:230px" }, html("div", {}, html("b", {}, loss.short), " ", value), frame);
+  onRelease(area, () => (held = false));
+  return { area, handle };
 }
 
 function landscapes(model, stops) {
   const maps = html("div", { style: "display:flex;gap:10px" }, ...LOSSES.map((loss) => landscape(model, loss, stops)));
   const mix = ([r, g, b], a) => `rgba(${r},${g},${b},${a})`;
-  const bar = html("div", { "aria-hidden": "true", style: `height:10px;border:1px solid var(--ve-line);background:linear-gradient(to right,${mix(UP, 1)},${mix(UP, 0)} 50%,${mix(DOWN, 0)} 50%,${mix(DOWN, 1)})` });
-  const ticks = html("div", { style: "display:flex;justify-content:space-between" }, ...["↑ 1", "↑ ¼", "0", "↓ ¼", "↓ 1"].map((t) => html("span", {}, t)));
-  const legend = html("div", { style: "max-width:320px;margin-top:6px" }, bar, ticks);
-  return html(
-    "div", { style: "flex-basis:340px" },
-    html("div", {}, html("b", {}, "Push on the logit"), ": minus the gradient. Right: p from 0 to 1. Up: q from 0 to 1. Strip: background. Dashed: p = q."),
-    maps, legend,
+  const colours = `${mix(UP, 1)},${mix(UP, 0)} 50%,${mix(DOWN, 0)} 50%,${mix(DOWN, 1)}`;
+  const bar = html("div", {
+    "aria-hidden": "true",
+    style: `height:10px;border:1px solid var(--ve-line);background:linear-gradient(to right,${colours})`,
+  });
+  const ticks = html("div", { style: "display:flex;justify-content:space-between" });
+  ticks.append(...["↑ 1", "↑ ¼", "0", "↓ ¼", "↓ 1"].map((tick) => html("span", {}, tick)));
+  const heading = html(
+    "div",
+    {},
+    html("b", {}, "Push on the logit"),
+    ": minus the gradient. Right: p from 0 to 1. Up: q from 0 to 1. Strip: background. Dashed: p = q.",
   );
+  const legend = html("div", { style: "max-width:320px;margin-top:6px" }, bar, ticks);
+  return html("div", { style: "flex-basis:340px" }, heading, maps, legend);
 }
 
 function render({ model, el }) {
   const stops = [];
   const { root, says } = panel(el, "Loss explorer");
+  const target = (q) => (q > 0 ? number(q) : "0: background");
   const controls = html(
-    "div", { class: "ve-controls" },
-    slider(model, "q", { label: "target q", min: 0, max: 1, step: 0.01, show: (v) => (v > 0 ? number(v) : "0: background"), stops }),
+    "div",
+    { class: "ve-controls" },
+    slider(model, "q", { label: "target q", min: 0, max: 1, step: 0.01, show: target, stops }),
     slider(model, "p", { label: "score p", min: 0.005, max: 0.995, step: 0.005, show: (v) => number(v, 3), stops }),
     slider(model, "alpha", { label: "α (background)", min: 0, max: 1, step: 0.05, stops }),
     slider(model, "gamma", { label: "γ (focusing)", min: 0, max: 4, step: 0.25, stops }),
   );
   root.append(controls, html("div", { class: "ve-row" }, curves(model, stops), landscapes(model, stops)), says);
-  const keys = ["p", "q", "alpha", "gamma"];
-  stops.push(follow(model, keys, () => (says.textContent = words(...keys.map((k) => model.get(k))))));
+  const draw = () => {
+    says.textContent = words(...STATE.map((key) => model.get(key)));
+  };
+  stops.push(follow(model, STATE, draw));
   return () => stops.forEach((stop) => stop());
 }
 

@@ -9,15 +9,17 @@ export function batchShape(imagesPerGpu, batchSize, world) {
 }
 
 /** Steps of an epoch: images fill up whole batches, batches whole steps. */
-export const stepsPerEpoch = (images, perGpu, world, passes) => Math.ceil(Math.ceil(images / perGpu) / (world * passes));
+export const stepsPerEpoch = (images, perGpu, world, passes) =>
+  Math.ceil(Math.ceil(images / perGpu) / (world * passes));
 
 export const warmupSteps = (recipe, total) => Math.min(recipe.warmup_steps, Math.floor(total / 5));
 
 /** The rate of one step; `base`: the rate for the batch at hand; `epoch`: epochs done; `total`: steps of the run. */
 export function learningRate(recipe, base, step, epoch, total) {
-  let rate = recipe.schedule === "cosine"
-    ? base * 0.5 * (1 + Math.cos(Math.PI * Math.min(step / total, 1)))
-    : base * 0.1 ** recipe.drop_at.filter((e) => epoch >= e).length;
+  let rate =
+    recipe.schedule === "cosine"
+      ? base * 0.5 * (1 + Math.cos(Math.PI * Math.min(step / total, 1)))
+      : base * 0.1 ** recipe.drop_at.filter((e) => epoch >= e).length;
   const warmup = warmupSteps(recipe, total);
   if (step < warmup) rate *= 1 - (1 - step / warmup) * (1 - recipe.warmup_start);
   return rate;
@@ -30,12 +32,28 @@ export const swaRate = (recipe, scale, fraction) =>
 /** All that follows from a choice; `perGpu` is 0 where the batch does not divide. */
 export function makePlan(recipe, gpus, imagesPerGpu, batchSize, images, speed) {
   const shape = batchShape(imagesPerGpu, batchSize, gpus);
-  if (!shape) return { perGpu: 0, passes: 0, multiple: gpus * Math.max(Math.min(imagesPerGpu, Math.floor(batchSize / gpus)), 1) };
-  const [perGpu, passes] = shape, scale = batchSize / recipe.lr_batch;
-  const steps = stepsPerEpoch(images, perGpu, gpus, passes), epochs = recipe.epochs + recipe.swa_epochs;
-  const total = steps * recipe.epochs, all = steps * epochs;
-  return { perGpu, passes, scale, steps, epochs, total, all, rate: recipe.lr * scale, warmup: warmupSteps(recipe, total),
-    hours: (all * batchSize) / (speed * gpus) / 3600 };
+  if (!shape) {
+    const share = Math.max(Math.min(imagesPerGpu, Math.floor(batchSize / gpus)), 1);
+    return { perGpu: 0, passes: 0, multiple: gpus * share };
+  }
+  const [perGpu, passes] = shape;
+  const scale = batchSize / recipe.lr_batch;
+  const steps = stepsPerEpoch(images, perGpu, gpus, passes);
+  const epochs = recipe.epochs + recipe.swa_epochs;
+  const total = steps * recipe.epochs;
+  const all = steps * epochs;
+  return {
+    perGpu,
+    passes,
+    scale,
+    steps,
+    epochs,
+    total,
+    all,
+    rate: recipe.lr * scale,
+    warmup: warmupSteps(recipe, total),
+    hours: (all * batchSize) / (speed * gpus) / 3600,
+  };
 }
 
 /** The rate of a step of the whole run, averaging included. */
@@ -55,9 +73,10 @@ export function machines(gpus) {
 /** What to type, on every machine. */
 export function command(recipe, gpus, imagesPerGpu, batchSize) {
   const [count, each] = machines(gpus);
-  const start = gpus === 1 ? "python"
-    : count === 1 ? `torchrun --nproc-per-node ${each}`
-    : `torchrun --nnodes ${count} --nproc-per-node ${each} --rdzv-backend c10d --rdzv-id coco --rdzv-endpoint FIRST_MACHINE:29500`;
+  const meeting = "--rdzv-backend c10d --rdzv-id coco --rdzv-endpoint FIRST_MACHINE:29500";
+  let start = `torchrun --nnodes ${count} --nproc-per-node ${each} ${meeting}`;
+  if (count === 1) start = `torchrun --nproc-per-node ${each}`;
+  if (gpus === 1) start = "python";
   const options = [
     imagesPerGpu === recipe.images_per_gpu ? "" : ` --data.images-per-gpu ${imagesPerGpu}`,
     batchSize === recipe.batch_size ? "" : ` --data.batch-size ${batchSize}`,
@@ -67,15 +86,31 @@ export function command(recipe, gpus, imagesPerGpu, batchSize) {
 
 const count = (n, one) => `${number(n, 0)} ${one}${n === 1 ? "" : "s"}`;
 const rateText = (rate) => String(rate.toPrecision(3));
-const timeText = (hours) => hours < 1 ? `${number(hours * 60, 0)} minutes` : hours < 72 ? `${number(hours, 1)} hours` : `${number(hours / 24, 1)} days`;
+const timeText = (hours) => {
+  if (hours < 1) return `${number(hours * 60, 0)} minutes`;
+  return hours < 72 ? `${number(hours, 1)} hours` : `${number(hours / 24, 1)} days`;
+};
 
 /** The plan in words. */
 export function words(recipe, plan, gpus, batchSize, speed, step) {
-  if (!plan.perGpu) return `A batch of ${count(batchSize, "image")} does not divide into ${count(gpus, "GPU")} × ${count(plan.multiple / gpus, "image")}: training would refuse to start. Set the images per step to a multiple of ${plan.multiple}.`;
+  const batch = count(batchSize, "image");
+  if (!plan.perGpu) {
+    const share = count(plan.multiple / gpus, "image");
+    return (
+      `A batch of ${batch} does not divide into ${count(gpus, "GPU")} × ${share}: training would refuse to start. ` +
+      `Set the images per step to a multiple of ${plan.multiple}.`
+    );
+  }
   const passes = plan.passes === 1 ? "" : ` × ${plan.passes} passes`;
-  return `${count(gpus, "GPU")} × ${count(plan.perGpu, "image")}${passes} = ${count(batchSize, "image")} a step, learning rate ${rateText(plan.rate)}; ` +
-    `${count(plan.steps, "step")} an epoch, ${number(plan.all, 0)} in all; at ${number(speed, speed < 10 ? 1 : 0)} images/s per GPU that takes ${timeText(plan.hours)}. ` +
-    `At the cursor ${count(step, "step")} are done, in epoch ${Math.floor(step / plan.steps) + 1} of ${plan.epochs}: the rate is ${rateText(rateAt(recipe, plan, step))}.`;
+  const each = `${number(speed, speed < 10 ? 1 : 0)} images/s per GPU`;
+  const epoch = Math.floor(step / plan.steps) + 1;
+  return (
+    `${count(gpus, "GPU")} × ${count(plan.perGpu, "image")}${passes} = ${batch} a step, ` +
+    `learning rate ${rateText(plan.rate)}; ${count(plan.steps, "step")} an epoch, ${number(plan.all, 0)} in all; ` +
+    `at ${each} that takes ${timeText(plan.hours)}. ` +
+    `At the cursor ${count(step, "step")} are done, in epoch ${epoch} of ${plan.epochs}: ` +
+    `the rate is ${rateText(rateAt(recipe, plan, step))}.`
+  );
 }
 
 /** A whole number to type in. Half typed or out of range it is not taken. */
@@ -87,7 +122,8 @@ function typed(model, key, { label, min, max, stops }) {
     if (input.value !== "" && Number.isInteger(value) && value >= min && value <= max) write(model, key, value);
   });
   input.addEventListener("blur", show);
-  stops.push(follow(model, [key], () => Number(input.value) !== model.get(key) && show())); // what is being typed stays as it is
+  const draw = () => Number(input.value) !== model.get(key) && show(); // what is being typed stays as it is
+  stops.push(follow(model, [key], draw));
   return html("div", { class: "ve-control" }, html("span", {}, label), input);
 }
 
@@ -101,20 +137,25 @@ function recipeChoice(model, stops) {
     write(model, "recipe", chosen.name);
   });
   stops.push(follow(model, ["recipe"], () => (select.value = model.get("recipe"))));
-  return html("div", { class: "ve-control", style: "flex:2 1 250px;max-width:none" }, html("span", {}, "recipe"), select);
+  const style = "flex:2 1 250px;max-width:none";
+  return html("div", { class: "ve-control", style }, html("span", {}, "recipe"), select);
 }
 
 /** Two ways to set the batch: as published, or what all GPUs hold in one pass. */
 function batchButtons(model, current, stops) {
-  const asPublished = html("button", { type: "button" }), onePass = html("button", { type: "button" });
+  const asPublished = html("button", { type: "button" });
+  const onePass = html("button", { type: "button" });
   asPublished.addEventListener("click", () => write(model, "batch_size", current().batch_size));
   onePass.addEventListener("click", () => write(model, "batch_size", model.get("gpus") * model.get("images_per_gpu")));
-  stops.push(follow(model, ["recipe", "gpus", "images_per_gpu"], () => {
+  const draw = () => {
+    const [gpus, each] = [model.get("gpus"), model.get("images_per_gpu")];
     asPublished.textContent = `${current().batch_size}, as published`;
-    onePass.textContent = `one pass: ${model.get("gpus")} × ${model.get("images_per_gpu")} = ${model.get("gpus") * model.get("images_per_gpu")}`;
-  }));
+    onePass.textContent = `one pass: ${gpus} × ${each} = ${gpus * each}`;
+  };
+  stops.push(follow(model, ["recipe", "gpus", "images_per_gpu"], draw));
   const row = html("div", { style: "display:flex;flex-wrap:wrap;gap:6px" }, asPublished, onePass);
-  return html("div", { class: "ve-control", style: "flex:2 1 290px;max-width:none" }, html("span", {}, "set images per step to"), row);
+  const style = "flex:2 1 290px;max-width:none";
+  return html("div", { class: "ve-control", style }, html("span", {}, "set images per step to"), row);
 }
 
 function commandLine(text) {
@@ -128,18 +169,65 @@ function commandLine(text) {
       copy.textContent = "Selected: press Ctrl+C";
     }
   });
-  return html("div", { style: "margin-top:10px" }, html("div", { style: "display:flex;gap:10px;align-items:center;justify-content:space-between" }, html("b", {}, "The command"), copy), text);
+  const style = "display:flex;gap:10px;align-items:center;justify-content:space-between";
+  const heading = html("div", { style }, html("b", {}, "The command"), copy);
+  return html("div", { style: "margin-top:10px" }, heading, text);
 }
 
-const WIDE = 400, HIGH = 220, LEFT = 56;
+const KEYS = ["recipe", "gpus", "images_per_gpu", "batch_size", "images", "speed", "at"];
+const WIDE = 400;
+const HIGH = 220;
+const LEFT = 56;
 const line = (x1, y1, x2, y2, more = {}) => svg("line", { x1, y1, x2, y2, stroke: "var(--ve-soft)", ...more });
 const decade = (t) => (10 ** t).toFixed(Math.max(0, -t));
+
+/** Steps at which the rate of the whole run is drawn: straight pieces by their ends, curved ones by twelve parts. */
+function stepsToDraw(recipe, plan) {
+  const steps = [];
+  for (let e = 0; e < plan.epochs; e++) {
+    const [first, last] = [e * plan.steps, (e + 1) * plan.steps - 1];
+    const parts = e >= recipe.epochs || recipe.schedule === "cosine" ? 12 : 1;
+    for (let i = 0; i <= parts; i++) steps.push(Math.round(first + ((last - first) * i) / parts));
+  }
+  for (let i = 0; i <= 20; i++) steps.push(Math.min(Math.round((plan.warmup * i) / 20), plan.all - 1));
+  return [...new Set(steps)].sort((a, b) => a - b);
+}
+
+/** Axes and curve of the whole run, and the scales X and Y. */
+function rateOverRun(recipe, plan) {
+  const steps = stepsToDraw(recipe, plan);
+  const logs = steps.map((s) => Math.log10(rateAt(recipe, plan, s)));
+  const [low, high] = [Math.min(...logs) - 0.15, Math.max(...logs) + 0.15];
+  const every = plan.epochs <= 12 ? 2 : plan.epochs <= 24 ? 4 : 10;
+  const decades = [];
+  const epochs = [];
+  for (let t = Math.ceil(low); t <= high; t++) decades.push(t);
+  for (let e = 0; e <= plan.epochs; e += every) epochs.push(e);
+  const { group, X, Y } = plot({
+    width: WIDE,
+    height: HIGH,
+    left: LEFT,
+    x: { range: [0, plan.epochs], ticks: epochs, label: "epochs done" },
+    y: { range: [low, high + 0.2], ticks: decades, show: decade },
+  });
+  const drops = recipe.schedule === "cosine" ? [] : recipe.drop_at;
+  const marks = drops.flatMap((e, i) => [
+    line(X(e), 10, X(e), Y(low), { "stroke-dasharray": "2 3" }),
+    svg("text", { x: X(e) + (i ? 4 : -4), y: 20, "text-anchor": i ? "start" : "end" }, "÷10"),
+  ]);
+  if (recipe.swa_epochs) marks.push(svg("text", { x: X(plan.epochs), y: 20, "text-anchor": "end" }, "averaging"));
+  const points = steps.map((s, i) => [X(s / plan.steps), Y(logs[i])]);
+  return { drawn: [group, ...marks, curve(points)], X, Y };
+}
+
+const curve = (points) => svg("path", { d: path(points), fill: "none", stroke: "var(--ve-blue)", "stroke-width": 2.5 });
 
 /** The rate over the whole run, on a logarithmic axis; the cursor reads it. */
 function wholeRun(model, state, stops) {
   const art = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "group", "aria-label": "learning rate over epochs" });
-  const ground = svg("g"), cursor = svg("g");
-  const rule = line(0, 10, 0, HIGH - 38, { stroke: "var(--ve-orange)", "stroke-width": 1.5, "stroke-dasharray": "4 3" });
+  const ground = svg("g");
+  const ink = { stroke: "var(--ve-orange)", "stroke-width": 1.5, "stroke-dasharray": "4 3" };
+  const rule = line(0, 10, 0, HIGH - 38, ink);
   const knob = svg("circle", { r: 9, fill: "var(--ve-orange)", stroke: "var(--ve-ground)", "stroke-width": 2 });
   const move = (at) => write(model, "at", clamp(at, 0, 1));
   draggable(knob, art, {
@@ -147,83 +235,71 @@ function wholeRun(model, state, stops) {
     drag: (x) => move((x - LEFT) / (WIDE - LEFT - 10)),
     nudge: (dx, dy) => move(model.get("at") + 0.005 * (dx - dy)),
   });
-  cursor.append(rule, knob);
-  art.append(ground, cursor);
-  stops.push(follow(model, KEYS, () => {
+  set(knob, { "aria-valuemin": 0, "aria-valuemax": 1 });
+  art.append(ground, svg("g", {}, rule, knob));
+
+  const draw = () => {
     const { recipe, plan, step } = state();
+    const visibility = plan.perGpu ? "visible" : "hidden";
     set(art, { opacity: plan.perGpu ? 1 : 0.35 });
-    set(knob, { visibility: plan.perGpu ? "visible" : "hidden", "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": model.get("at") });
-    set(rule, { visibility: plan.perGpu ? "visible" : "hidden" });
+    set(knob, { visibility, "aria-valuenow": model.get("at") });
+    set(rule, { visibility });
     if (!plan.perGpu) return;
-    const points = [];
-    for (let e = 0; e < plan.epochs; e++) {
-      const [first, last] = [e * plan.steps, (e + 1) * plan.steps - 1], inside = e >= recipe.epochs || recipe.schedule === "cosine" ? 12 : 1;
-      for (let i = 0; i <= inside; i++) points.push(Math.round(first + ((last - first) * i) / inside));
-    }
-    for (let i = 0; i <= 20; i++) points.push(Math.min(Math.round((plan.warmup * i) / 20), plan.all - 1));
-    const steps = [...new Set(points)].sort((a, b) => a - b), logs = steps.map((s) => Math.log10(rateAt(recipe, plan, s)));
-    const [low, high] = [Math.min(...logs) - 0.15, Math.max(...logs) + 0.15];
-    const every = plan.epochs <= 12 ? 2 : plan.epochs <= 24 ? 4 : 10;
-    const ticks = [], epochs = [];
-    for (let t = Math.ceil(low); t <= high; t++) ticks.push(t);
-    for (let e = 0; e <= plan.epochs; e += every) epochs.push(e);
-    const { group, X, Y } = plot({
-      width: WIDE, height: HIGH, left: LEFT,
-      x: { range: [0, plan.epochs], ticks: epochs, label: "epochs done" }, y: { range: [low, high + 0.2], ticks, show: decade },
-    });
-    const drops = recipe.schedule === "cosine" ? [] : recipe.drop_at;
-    const marks = drops.flatMap((e, i) => [
-      line(X(e), 10, X(e), Y(low), { "stroke-dasharray": "2 3" }),
-      svg("text", { x: X(e) + (i ? 4 : -4), y: 20, "text-anchor": i ? "start" : "end" }, "÷10"),
-    ]);
-    if (recipe.swa_epochs) marks.push(svg("text", { x: X(plan.epochs), y: 20, "text-anchor": "end" }, "averaging"));
-    const curve = svg("path", { d: path(steps.map((s, i) => [X(s / plan.steps), Y(logs[i])])), fill: "none", stroke: "var(--ve-blue)", "stroke-width": 2.5 });
-    ground.replaceChildren(group, ...marks, curve);
-    const rate = rateAt(recipe, plan, step), x = X(step / plan.steps), y = Y(Math.log10(rate));
+    const { drawn, X, Y } = rateOverRun(recipe, plan);
+    ground.replaceChildren(...drawn);
+    const rate = rateAt(recipe, plan, step);
+    const [x, y] = [X(step / plan.steps), Y(Math.log10(rate))];
+    const text = `epoch ${number(step / plan.steps, 2)}, rate ${rateText(rate)}`;
     set(rule, { x1: x, x2: x });
-    set(knob, { cx: x, cy: y, "aria-valuetext": `epoch ${number(step / plan.steps, 2)}, rate ${rateText(rate)}` });
-  }));
+    set(knob, { cx: x, cy: y, "aria-valuetext": text });
+  };
+  stops.push(follow(model, KEYS, draw));
   return html("div", {}, html("div", {}, html("b", {}, "Learning rate over the run"), ", log scale"), art);
 }
 
 /** The first steps, on a plain axis: too few to be seen in the whole run. */
 function start(model, state, stops) {
   const art = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img" });
-  stops.push(follow(model, KEYS, () => {
+  const draw = () => {
     const { recipe, plan } = state();
     set(art, { opacity: plan.perGpu ? 1 : 0.35 });
     if (!plan.perGpu) return;
-    const end = Math.min(Math.max(Math.ceil(plan.warmup * 1.6), 10), plan.all), top = plan.rate * 1.15;
+    const end = Math.min(Math.max(Math.ceil(plan.warmup * 1.6), 10), plan.all);
+    const first = plan.rate * recipe.warmup_start;
+    const ticks = [...new Set([0, plan.warmup, end])];
     const { group, X, Y } = plot({
-      width: WIDE, height: HIGH, left: LEFT,
-      x: { range: [0, end], ticks: [...new Set([0, plan.warmup, end])], label: "steps done", show: (v) => number(v, 0) },
-      y: { range: [0, top], ticks: [plan.rate * recipe.warmup_start, plan.rate], show: (v) => String(Number(v.toPrecision(3))) },
+      width: WIDE,
+      height: HIGH,
+      left: LEFT,
+      x: { range: [0, end], ticks, label: "steps done", show: (v) => number(v, 0) },
+      y: { range: [0, plan.rate * 1.15], ticks: [first, plan.rate], show: (v) => String(Number(v.toPrecision(3))) },
     });
-    const points = [];
-    for (let i = 0; i <= 80; i++) points.push(Math.min(Math.round((end * i) / 80), plan.all - 1));
-    points.push(plan.warmup);
-    points.sort((a, b) => a - b);
-    const curve = svg("path", { d: path(points.map((s) => [X(s), Y(rateAt(recipe, plan, s))])), fill: "none", stroke: "var(--ve-blue)", "stroke-width": 2.5 });
-    art.replaceChildren(group, curve);
-    set(art, { "aria-label": `The rate rises from ${rateText(plan.rate * recipe.warmup_start)} to ${rateText(plan.rate)} in ${plan.warmup} steps.` });
-  }));
+    const steps = [plan.warmup];
+    for (let i = 0; i <= 80; i++) steps.push(Math.min(Math.round((end * i) / 80), plan.all - 1));
+    steps.sort((a, b) => a - b);
+    art.replaceChildren(group, curve(steps.map((s) => [X(s), Y(rateAt(recipe, plan, s))])));
+    const rise = `from ${rateText(first)} to ${rateText(plan.rate)} in ${plan.warmup} steps`;
+    set(art, { "aria-label": `The rate rises ${rise}.` });
+  };
+  stops.push(follow(model, KEYS, draw));
   return html("div", {}, html("div", {}, html("b", {}, "Its first steps"), ": the warm-up"), art);
 }
-
-const KEYS = ["recipe", "gpus", "images_per_gpu", "batch_size", "images", "speed", "at"];
 
 function render({ model, el }) {
   const stops = [];
   const { root, says } = panel(el, "Training planner");
   const current = () => model.get("recipes").find((r) => r.name === model.get("recipe"));
   const state = () => {
-    const recipe = current(), [gpus, each, batch, images, speed] = KEYS.slice(1, 6).map((key) => model.get(key));
+    const recipe = current();
+    const [gpus, each, batch, images, speed] = KEYS.slice(1, 6).map((key) => model.get(key));
     const plan = makePlan(recipe, gpus, each, batch, images, speed);
-    return { recipe, plan, step: plan.perGpu ? Math.min(Math.round(model.get("at") * plan.all), plan.all - 1) : 0 };
+    const step = plan.perGpu ? Math.min(Math.round(model.get("at") * plan.all), plan.all - 1) : 0;
+    return { recipe, plan, step };
   };
   const whole = (v) => number(v, 0);
   const controls = html(
-    "div", { class: "ve-controls" },
+    "div",
+    { class: "ve-controls" },
     recipeChoice(model, stops),
     slider(model, "gpus", { label: "GPUs", min: 1, max: 64, step: 1, show: whole, stops }),
     slider(model, "images_per_gpu", { label: "images per GPU", min: 1, max: 16, step: 1, show: whole, stops }),
@@ -232,16 +308,24 @@ function render({ model, el }) {
     slider(model, "speed", { label: "images/s per GPU, measured", min: 1, max: 100, step: 1, show: whole, stops }),
     typed(model, "images", { label: "training images", min: 1, max: 10000000, stops }),
   );
-  const text = html("pre", { class: "ve-command", tabindex: 0, role: "textbox", "aria-readonly": "true", "aria-label": "command line" });
-  root.append(controls, html("div", { class: "ve-row" }, wholeRun(model, state, stops), start(model, state, stops)), says, commandLine(text));
-  stops.push(follow(model, KEYS, () => {
+  const text = html("pre", {
+    class: "ve-command",
+    tabindex: 0,
+    role: "textbox",
+    "aria-readonly": "true",
+    "aria-label": "command line",
+  });
+  const plots = html("div", { class: "ve-row" }, wholeRun(model, state, stops), start(model, state, stops));
+  root.append(controls, plots, says, commandLine(text));
+  const draw = () => {
     const { recipe, plan, step } = state();
     const [gpus, each, batch, , speed] = KEYS.slice(1, 6).map((key) => model.get(key));
     says.textContent = words(recipe, plan, gpus, batch, speed, step);
     const order = plan.perGpu ? command(recipe, gpus, each, batch) : "This would not start.";
     const piece = (word) => html("span", { style: "display: inline-block" }, word); // no line may end inside "--data"
     text.replaceChildren(...order.split(" ").flatMap((word, i) => (i ? [" ", piece(word)] : [piece(word)])));
-  }));
+  };
+  stops.push(follow(model, KEYS, draw));
   return () => stops.forEach((stop) => stop());
 }
 
