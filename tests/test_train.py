@@ -162,14 +162,15 @@ def test_killed_at_any_time(data, straight, tmp_path):
 
 def test_killed_while_saving(tmp_path):
     """Two hundred writes, each killed somewhere: never without a whole state."""
+    tables = dict.fromkeys(checkpoint.TABLES, {})
 
     def save_forever(folder):
         n = 0
         while True:
             n += 1
-            checkpoint.save(folder, {"n": n, "big": torch.full((200_000,), float(n))})
+            checkpoint.save(folder, {**tables, "n": n, "big": torch.full((200_000,), float(n))})
 
-    checkpoint.save(tmp_path, {"n": 0, "big": torch.zeros(200_000)})
+    checkpoint.save(tmp_path, {**tables, "n": 0, "big": torch.zeros(200_000)})
     rng, newest = random.Random(1), 0
     for _ in range(25):
         process = child(save_forever, tmp_path)
@@ -227,6 +228,84 @@ def test_one_process_per_folder(data, tmp_path):
         process = child(run_quietly, data, tmp_path)
         process.join(20)
         assert process.exitcode == Exit.BUSY
+
+
+def test_a_worker_that_outlives_its_run_does_not_hold_the_folder(tmp_path):
+    """A data-loading process is forked from a run: killed runs must be restarted at once."""
+
+    def own(folder):
+        run = RunFolder(folder)
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+            os._exit(0)
+        (folder / "worker").write_text(str(worker))
+        time.sleep(30)
+        run.status("unreachable")
+
+    process = child(own, tmp_path)
+    while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"process {process.pid}"):
+        RunFolder(tmp_path)
+    process.kill()
+    process.join()
+    worker = int((tmp_path / "worker").read_text())
+    try:
+        os.kill(worker, 0)  # it lives
+        with RunFolder(tmp_path):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_files_of_a_run_are_whole_or_old(tmp_path, monkeypatch):
+    """A full disk while a file is rewritten leaves the one before."""
+    with RunFolder(tmp_path) as folder:
+        folder.write("config.json", "the old one")
+        folder.log(kind="train", step=1, loss=0.5)
+
+        def full(number):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("vfnet_edu.runtime.files.os.fsync", full)
+        for write in (
+            lambda: folder.write("config.json", "the new one"),
+            lambda: folder.status("running"),
+            lambda: folder.rewind(0, 0),
+            lambda: folder.log(kind="train", step=2, loss=0.5),
+        ):
+            with pytest.raises(UserError) as caught:
+                write()
+            assert caught.value.code == Exit.STORAGE
+        monkeypatch.undo()
+    assert (tmp_path / "config.json").read_text() == "the old one"
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "starting"
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_torn_diary_and_a_lost_config_do_not_stop_a_resume(data, straight, tmp_path):
+    run(data, tmp_path, "--max-steps", "4")
+    with open(tmp_path / "metrics.jsonl", "a") as diary:
+        diary.write('{"kind": "train", "st')
+    (tmp_path / "config.json").write_text("")
+    assert same(run(data, tmp_path, "--resume"), straight[1])
+    steps = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in steps if r["kind"] == "train"] == list(range(1, 7))
+    assert json.loads((tmp_path / "config.json").read_text())["classes"]
+
+
+def test_a_closed_pipe_is_no_lack_of_memory(data, tmp_path):
+    """`train ... | head -1`"""
+    command = [sys.executable, "-m", "vfnet_edu.train", *TINY, "--data", data, "--out", tmp_path / "run"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(60) == 141 and "memory" not in said and "Traceback" not in said, said
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
 
 
 def test_a_changed_recipe_is_not_resumed(data, straight):

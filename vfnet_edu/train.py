@@ -1,39 +1,39 @@
 """Train a detector: `python -m vfnet_edu.train [RECIPE] [options]`; without arguments a small VFNet on drawn shapes.
 
-The whole of training is on this page: recipe -> data -> model -> optimizer -> loop -> checkpoint.
+The whole of training is on this page: begin, step, judge, keep.
 Several GPUs: `torchrun --nproc-per-node 8 -m vfnet_edu.train vfnet_r50_1x --data coco/`.
 """
 
 import contextlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
-from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from vfnet_edu import recipes
 from vfnet_edu.data.coco import CocoIndex, read_coco, same_classes
-from vfnet_edu.data.loader import guarded, train_loader, val_loader
+from vfnet_edu.data.loader import guarded, val_loader
 from vfnet_edu.data.paths import DataPaths, find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.evaluation.judge import eval_record, judge
-from vfnet_edu.evaluation.scores import coco_scores
-from vfnet_edu.models.detector import build
+from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
+from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import config, devices
+from vfnet_edu.runtime.devices import PRECISION, Ranks
 from vfnet_edu.runtime.errors import Exit, UserError, cli
-from vfnet_edu.training import averaging, checkpoint, schedule
+from vfnet_edu.runtime.files import write_atomically
+from vfnet_edu.training import checkpoint, schedule
+from vfnet_edu.training.learner import Learner, make_learner
 from vfnet_edu.training.meter import Meter, Stop, values
-from vfnet_edu.training.run import RunFolder
-from vfnet_edu.viz.report import write_report
+from vfnet_edu.training.plan import Plan, Progress, make_plan
+from vfnet_edu.training.run import RunFolder, check_same
 from vfnet_edu.weights import imagenet, ours, zoo
-
-PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,7 @@ class Options:
     """What a run needs beside its recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: Path | None = None
-    """data set folder: COCO 2017, annotations/instances_{train,val}.json, or train/_annotations.coco.json"""
-    train_json: Path | None = None
-    train_images: Path | None = None
-    val_json: Path | None = None
-    val_images: Path | None = None
+    paths: Annotated[DataPaths, tyro.conf.arg(name="")] = DataPaths()
     out: Path | None = None
     """run folder; by default runs/RECIPE"""
     resume: bool = False
@@ -83,182 +78,134 @@ def main(args: list[str]) -> None:
         return
     stop, ranks = Stop(), devices.setup(options.device)
     folder = options.out or Path("runs") / options.recipe.name
-    run = RunFolder(folder, options.resume, options.overwrite) if ranks.main else contextlib.nullcontext()
     try:
-        with run:
-            try:
-                train(options, base, ranks, folder, run, stop)
-            except UserError as error:
-                if error.code == Exit.WORKER:
-                    stop.poll()  # the signal that asked us to stop has reached the data workers too
-                raise
+        with RunFolder(folder, options.resume, options.overwrite, ranks.main) as run:
+            with stop.explains(Exit.WORKER), guarded(options.recipe.data.workers):
+                train(options, base, ranks, run, stop)
     finally:
         devices.close()
 
 
-def train(options: Options, base: Recipe, ranks: devices.Ranks, folder: Path, run: RunFolder, stop: Stop) -> None:
-    recipe, device = options.recipe, ranks.device
-    say = print if ranks.main else lambda *_: None
+def train(options: Options, base: Recipe, ranks: Ranks, run: RunFolder, stop: Stop) -> None:
+    """A whole run, from its first step or from where it stopped."""
+    learn, check = open_data(options, run.say)
+    plan = make_plan(options.recipe, learn, ranks, options.max_steps)
+    learner = begin(options, learn.classes, ranks, run)
+    at = learner.at
+    run.say(plan.story(ranks.device))
+    run.start(learner.recipe, base, learn.classes, at.step, at.evaluations, options.tensorboard)
+    facts = plan.facts() | {"training images": len(learn), "validation images": len(check) if check else 0}
+    batches = iter(plan.loader(learn, at, ranks.rank))
 
-    # ---- data: the classes come from the json
-    learn, check = open_data(options, ranks, say)
-    per_gpu, passes = schedule.batch_shape(recipe.data, ranks.world)
+    while not plan.finished(at):
+        learner.enter_epoch(plan, run.path)
+        meter = Meter()
+        with run.bar(f"epoch {at.epoch + 1}/{plan.epochs}", plan.steps, at.step_in_epoch) as bar:
+            while plan.in_epoch(at):
+                rate = plan.rate(at)
+                step(learner, plan, rate, batches, meter, run)
+                at.advance()
+                bar.set_postfix_str(meter.short(), refresh=False)
+                bar.update()
+                if at.step % options.log_every == 0 or not plan.in_epoch(at):
+                    run.log(kind="train", step=at.step, epoch=plan.epochs_done(at), lr=rate, **meter.take())
+                if ranks.any(stop.asked):
+                    run.save(learner.state())
+                    stop.poll()
 
-    # ---- model: fresh, from ImageNet, from a detector, or from where this run stopped
+        judged, scores, outcome = learner.leave_epoch(plan), None, None
+        if check and plan.evaluates(at, options.eval_every):
+            run.save(learner.state())  # a stop during the evaluation costs the evaluation only
+            scores, outcome = examine(judged, learner, plan, check, run, stop)
+            at.evaluations += 1
+        ap = scores.numbers["AP"] if scores else -1.0
+        if ap >= at.best or not check:
+            at.best = ap
+            run.save_best(judged, ap, plan.epochs_done(at))
+        if at.step_in_epoch == plan.steps:
+            at.close_epoch()
+        run.save(learner.state())
+        run.report(scores, outcome, check, facts)
+
+    run.status("done", step=at.step, best_ap=at.best)
+    run.say((f"best AP {100 * at.best:.1f}; " if check else "") + f"open {run.path / 'index.html'}")
+
+
+def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFolder) -> Learner:
+    """A learner with fresh weights, with ImageNet's, with those of another detector, or where this run stopped.
+
+    Raises:
+        UserError: no such weights, weights that do not fit, or another recipe than that of the run that goes on.
+    """
+    recipe = options.recipe
     torch.manual_seed(recipe.seed)
-    model = build(recipe, learn.classes)
-    state = None
+    model = build(recipe, classes)
     if options.resume:
         ranks.wait()  # the main process has cleared away what was half written
-        state, note = checkpoint.load(folder)
-        if ranks.main:
-            run.check_same(model.recipe, learn.classes)
-        model.load_state_dict(state["model"])
-        if device.type == "cpu":
-            torch.set_num_threads(state["threads"])  # another number would round sums otherwise
-        say(note or f"resuming after step {state['step']}")
-    elif options.weights:
-        _, _, start = ours.read(zoo.find(options.weights))
-        fresh = ours.load_state(model, start, options.weights, new_classes=True)
-        say(f"starting from {options.weights}" + (f"; other classes, so anew: {', '.join(fresh)}" if fresh else ""))
+        state, note = checkpoint.load(run.path)
+        check_same(run.path, state, model.recipe, classes)
+        learner = make_learner(model, ranks)
+        learner.restore(state)
+        run.say(note or f"resuming after step {learner.at.step}")
+        return learner
+    if options.weights:
+        path = zoo.find(options.weights)
+        fresh = ours.load_state(model, ours.read(path)[2], path, new_classes=True)
+        run.say(f"starting from {path}" + (f"; other classes, so anew: {', '.join(fresh)}" if fresh else ""))
     else:
         imagenet.load_backbone(model, recipe.backbone_weights)
-    model = model.to(device, memory_format=torch.channels_last)
-    taught = DistributedDataParallel(model) if ranks.world > 1 else model
-    optimizer = schedule.make_optimizer(model, recipe.optim)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16")
-    dtype = PRECISION[recipe.optim.precision]
-    average = averaging.make_average(model) if recipe.swa.epochs else None
-
-    # ---- where we are: randomness is a function of (seed, epoch, image), so this and the weights are the whole state
-    at = {"epoch": 0, "step_in_epoch": 0, "step": 0, "evaluations": 0, "best": -1.0}
-    if state:
-        at = {k: state[k] for k in at}
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        if average:
-            average.load_state_dict(state["average"])
-    epochs = recipe.optim.epochs + recipe.swa.epochs
-    loader = train_loader(
-        learn, recipe.data.augment, per_gpu, recipe.seed, range(at["epoch"], epochs),
-        at["step_in_epoch"] * passes, ranks.rank, ranks.world, passes, recipe.data.workers,
-    )  # fmt: skip
-    steps = loader.order.per_epoch() // passes
-    total, last_step = steps * recipe.optim.epochs, options.max_steps or math.inf
-    scale = recipe.data.batch_size / recipe.optim.lr_batch  # linear scaling (Goyal et al. 2017)
-    rate = recipe.optim.lr * scale
-    say(
-        f"{epochs} epochs of {steps} steps of {recipe.data.batch_size} images"
-        f" = {ranks.world} process(es) x {per_gpu} images x {passes} pass(es) on {device}, {recipe.optim.precision}\n"
-        f"learning rate {recipe.optim.lr:g} x {recipe.data.batch_size}/{recipe.optim.lr_batch} images = {rate:g},"
-        f" after {schedule.warmup_steps(recipe.optim, total)} warm-up steps"
-    )
-    facts = {
-        "training images": len(learn), "validation images": len(check) if check else 0, "classes": len(learn.classes),
-        "steps": total, "learning rate": rate, "device": str(device), "torch": torch.__version__,
-    }  # fmt: skip
-    if ranks.main:
-        run.start(model.recipe, base, learn.classes, at["step"], at["evaluations"], options.tensorboard)
-
-    def save() -> None:
-        if ranks.main:
-            checkpoint.save(folder, at | {
-                "model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
-                "recipe": config.to_dict(model.recipe), "classes": list(learn.classes),
-                "threads": torch.get_num_threads(), "average": average.state_dict() if average else {},
-            })  # fmt: skip
-
-    # ---- the loop
-    with guarded(recipe.data.workers):
-        batches = iter(loader)
-        while at["epoch"] < epochs and at["step"] < last_step:
-            averages = at["epoch"] >= recipe.optim.epochs  # weight averaging, after the run proper
-            if at["epoch"] == recipe.optim.epochs and at["step_in_epoch"] == 0:
-                ranks.wait()  # the main process has written the best weights, from which this starts
-                averaging.start_from_best(model, folder)
-                optimizer = schedule.make_optimizer(model, recipe.optim)
-            model.train()
-            meter = Meter()
-            name = f"epoch {at['epoch'] + 1}/{epochs}"
-            with tqdm(total=steps, initial=at["step_in_epoch"], desc=name, unit="step", disable=not ranks.main) as bar:
-                while at["step_in_epoch"] < steps and at["step"] < last_step:
-                    lr = schedule.learning_rate(recipe.optim, rate, at["step"], at["epoch"], total)
-                    if averages:
-                        lr = averaging.swa_rate(recipe.swa, scale, at["step_in_epoch"] / steps)
-                    schedule.set_rate(optimizer, lr)
-                    for part in range(passes):
-                        images, targets = meter.next(batches)
-                        quiet = ranks.world > 1 and part < passes - 1  # exchange gradients once per step
-                        with taught.no_sync() if quiet else contextlib.nullcontext():
-                            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                                losses = taught(images, targets)
-                            terms = values(losses)
-                            # before the update, so that the weights stay sound
-                            if ranks.any(not math.isfinite(sum(terms.values()))):
-                                raise diverged(folder, at, lr, terms, targets)
-                            scaler.scale(sum(losses.values()) / passes).backward()
-                        meter.add(terms, len(images) * ranks.world)
-                    if recipe.optim.clip_norm > 0:
-                        scaler.unscale_(optimizer)
-                        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad()
-
-                    at["step"], at["step_in_epoch"] = at["step"] + 1, at["step_in_epoch"] + 1
-                    bar.set_postfix_str(meter.short(), refresh=False)
-                    bar.update()
-                    if ranks.main and (at["step"] % options.log_every == 0 or at["step_in_epoch"] == steps):
-                        when = at["epoch"] + at["step_in_epoch"] / steps
-                        run.log(kind="train", step=at["step"], epoch=when, lr=lr, **meter.take())
-                    if ranks.any(stop.asked):
-                        save()
-                        stop.poll()
-
-            # ---- judge, keep the best, write the report
-            if averages and at["step_in_epoch"] == steps:
-                averaging.join(average, model, cycle=at["epoch"] - recipe.optim.epochs)
-            judged = average.module if averages else model
-            epochs_done = at["epoch"] + at["step_in_epoch"] / steps
-            last = epochs_done == epochs or at["step"] >= last_step
-            scores, outcome, ap = None, None, -1.0
-            if check and (last or epochs_done % options.eval_every == 0):
-                save()  # a stop during the evaluation costs the evaluation only
-                share = (ranks.rank, ranks.world, recipe.data.workers)
-                shown = val_loader(check, recipe.data.test_scale, per_gpu, *share)
-                outcome = judge(judged, shown, check, device, autocast=dtype, tick=stop.poll)
-                if ranks.main:
-                    scores = coco_scores(check, outcome.results)
-                    run.log(**eval_record(epochs_done, at["step"], scores, outcome))
-                    ap = scores.numbers["AP"]
-                    say(f"epoch {epochs_done:g}: AP {100 * ap:.1f}" + (f" ({scores.why})" if scores.why else ""))
-                at["evaluations"] += 1
-            if ranks.main and (ap >= at["best"] or not check):
-                at["best"] = ap
-                ours.save(folder / "best.safetensors", judged, {"ap": f"{ap:.4f}", "epoch": f"{epochs_done:g}"})
-            if at["step_in_epoch"] == steps:
-                at["epoch"], at["step_in_epoch"] = at["epoch"] + 1, 0
-            save()
-            if ranks.main:
-                write_report(folder, scores, outcome, check, facts)
-    if ranks.main:
-        run.status("done", step=at["step"], best_ap=at["best"])
-        say((f"best AP {100 * at['best']:.1f}; " if check else "") + f"open {folder / 'index.html'}")
+    return make_learner(model, ranks)
 
 
-def open_data(options: Options, ranks: devices.Ranks, say) -> tuple[CocoIndex, CocoIndex | None]:
+def step(learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Meter, run: RunFolder) -> None:
+    """One update of the weights, by the mean gradient of all passes and processes.
+
+    Raises:
+        UserError: code DIVERGED where a loss is not finite; the weights are still those before the step.
+    """
+    optim, scaler, optimizer, ranks = learner.recipe.optim, learner.scaler, learner.optimizer, learner.ranks
+    dtype = PRECISION[optim.precision]
+    for number in range(1, plan.passes + 1):
+        images, targets = meter.next(batches)
+        with learner.exchanging(now=number == plan.passes):
+            with torch.autocast(ranks.device.type, dtype, enabled=dtype is not None):
+                losses = learner.taught(images, targets)
+            terms = values(losses)
+            if ranks.any(not math.isfinite(sum(terms.values()))):
+                raise diverged(run.path, learner.at, rate, terms, targets)
+            scaler.scale(sum(losses.values()) / plan.passes).backward()
+        meter.add(terms, len(images) * ranks.world)
+    if optim.clip_norm > 0:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), optim.clip_norm)
+    schedule.set_rate(optimizer, rate)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+
+
+def examine(
+    model: Detector, learner: Learner, plan: Plan, check: CocoIndex, run: RunFolder, stop: Stop
+) -> tuple[Scores | None, Outcome]:
+    """One evaluation by all processes together; the scores are known to the main process only."""
+    at, ranks, data, dtype = learner.at, learner.ranks, plan.recipe.data, PRECISION[plan.recipe.optim.precision]
+    loader = val_loader(check, data.test_scale, plan.images_per_pass, ranks.rank, ranks.world, data.workers)
+    outcome = judge(model, loader, check, ranks.device, autocast=dtype, tick=stop.poll)
+    if not ranks.main:
+        return None, outcome
+    scores, epochs = coco_scores(check, outcome.results), plan.epochs_done(at)
+    run.log(**eval_record(epochs, at.step, scores, outcome))
+    run.say(f"epoch {epochs:g}: AP {100 * scores.numbers['AP']:.1f}" + (f" ({scores.why})" if scores.why else ""))
+    return scores, outcome
+
+
+def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, CocoIndex | None]:
     """The images to learn from and those to be judged by (None where there are none).
 
     Raises:
         UserError: no data, a file that is missing or wrong, or classes that differ.
     """
-    paths = (options.data, options.train_json, options.train_images, options.val_json, options.val_images)
-    if options.recipe.name in recipes.EMBEDDED and not any(paths):
-        say("drawing the embedded data set into data/shape_scenes")
-        paths = (write_shape_scenes(Path("data/shape_scenes")), *paths[1:])
-    elif not any(paths):
-        paths = (Path("data/coco"), *paths[1:])
-    layout = find_dataset(DataPaths(*paths))
+    layout = find_dataset(options.paths if options.paths != DataPaths() else default_data(options.recipe, say))
     train = read_coco(layout.train_json, layout.train_images)
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
@@ -273,14 +220,23 @@ def open_data(options: Options, ranks: devices.Ranks, say) -> tuple[CocoIndex, C
     return learn, check
 
 
-def diverged(folder: Path, at: dict, lr: float, terms: dict[str, float], targets: list[dict]) -> UserError:
+def default_data(recipe: Recipe, say: Callable[[str], None]) -> Path:
+    """The data set of a recipe where the user names none: drawn for the small ones, COCO for all others."""
+    if recipe.name not in recipes.EMBEDDED:
+        return Path("data/coco")
+    say("drawing the embedded data set into data/shape_scenes")
+    return write_shape_scenes(Path("data/shape_scenes"))
+
+
+def diverged(folder: Path, at: Progress, lr: float, terms: dict[str, float], targets: list[dict]) -> UserError:
     """A loss is not finite: say where, and keep what is needed to look into it."""
     images = [t["image_id"] for t in targets]
     what = ", ".join(f"{k} {v:g}" for k, v in terms.items())
-    with contextlib.suppress(OSError):  # another machine of the run may not have the folder
-        (folder / "diverged.json").write_text(json.dumps({**at, "lr": lr, "losses": str(terms), "image_ids": images}))
+    bundle = asdict(at) | {"lr": lr, "losses": str(terms), "image_ids": images}
+    with contextlib.suppress(UserError):  # another machine of the run may not have the folder
+        write_atomically(folder / "diverged.json", json.dumps(bundle))
     return UserError(
-        f"step {at['step']}: the loss is not finite ({what}) on images {images}; the weights before it are sound",
+        f"step {at.step}: the loss is not finite ({what}) on images {images}; the weights before it are sound",
         remedy="try half the --optim.lr, or --optim.clip-norm 35; diverged.json has the batch",
         code=Exit.DIVERGED,
     )

@@ -18,6 +18,7 @@ import torchvision
 import tyro
 
 from vfnet_edu import recipes, train
+from vfnet_edu.data.paths import DataPaths
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import devices
@@ -105,7 +106,8 @@ def measure(row: tuple[str, str], options: Options) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = devices.setup(options.device)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        learn, _ = train.open_data(train.Options(recipe, data=options.data), ranks, print)
+        paths = DataPaths(options.data)
+        learn, _ = train.open_data(train.Options(recipe, paths), print)
         epochs = -(-options.steps // (len(learn) // recipe.data.batch_size))
         recipe = replace(
             recipe,
@@ -114,9 +116,9 @@ def measure(row: tuple[str, str], options: Options) -> dict:
                          test_scale=side, workers=0 if ranks.device.type == "cpu" else 4),
             optim=replace(recipe.optim, epochs=epochs),
         )  # fmt: skip
-        told = train.Options(recipe, options.data, eval_every=epochs, resume=(folder / "last.pt").exists())
+        told = train.Options(recipe, paths, eval_every=epochs, resume=(folder / "last.pt").exists())
         with RunFolder(folder, told.resume, overwrite=True) as run:
-            train.train(told, recipe, ranks, folder, run, Stop())
+            train.train(told, recipe, ranks, run, Stop())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [r for r in records if r["kind"] == "eval"][-1]
     print(f"{kind} {loss}: AP {100 * last['AP']:.1f} after {last['step']} steps", flush=True)

@@ -17,8 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from vfnet_edu import recipes
 from vfnet_edu.models.detector import build
 from vfnet_edu.ops.star.operator import choose_engine
-
-PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from vfnet_edu.runtime.devices import PRECISION
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import signal
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -153,24 +154,23 @@ class Loader:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # workers draw their (unused) seeds from it: the global one is left alone
         )
-        done, stream = 0, iter(batches)
+        stream = iter(batches)
         try:
             with guarded(self.workers):
-                while True:
-                    try:
-                        batch = next(stream)
-                    except StopIteration:
-                        return
-                    except RuntimeError as error:
-                        if "DataLoader timed out" in str(error):
-                            raise self._hung(done) from error
-                        raise
-                    done += 1
-                    yield _unpack(batch)
+                for done in range(len(self)):
+                    yield _unpack(self._next(stream, done))
         finally:
             # An error on its way up holds on to the stream; the garbage collector, which finds both much later, takes
             # them apart in an order in which every worker is waited for in vain, five seconds each.
             getattr(stream, "_shutdown_workers", lambda: None)()
+
+    def _next(self, stream: Iterator[list], done: int) -> list:
+        try:
+            return next(stream)
+        except RuntimeError as error:
+            if "DataLoader timed out" in str(error):
+                raise self._hung(done) from error
+            raise
 
     def _hung(self, done: int) -> UserError:
         awaited = next(itertools.islice(self.order, done, None))
@@ -202,6 +202,8 @@ def guarded(workers: int):
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise
+        if isinstance(error, BrokenPipeError) and not _raised_in(error, "multiprocessing"):
+            raise  # it is our own stdout that was closed, as by `... | head`
         raise UserError(
             f"a data-loading process died ({str(error).strip().splitlines()[0]}): most likely it ran out of memory"
             f" ({workers} workers; free: {_free()})",
@@ -210,9 +212,15 @@ def guarded(workers: int):
         ) from error
 
 
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether the innermost Python function on the way of an error belongs to `package`."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules[-1].split(".")[0] == package
+
+
 def _free() -> str:
     free = {}
-    with contextlib.suppress(ValueError, OSError):
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # Linux says; macOS and Windows do not
         free["memory"] = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError):
         free["shared memory"] = shutil.disk_usage("/dev/shm").free

@@ -1,4 +1,4 @@
-"""One process or many: who am I, and what do we all agree on."""
+"""Devices and ranks: where this process computes, which of how many it is, and what all of them agree on."""
 
 import datetime
 import os
@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from vfnet_edu.runtime.errors import UserError
 
+PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes in; None: not at all
 TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank is noticed after this; half an hour is PyTorch's own
 
 
@@ -34,7 +35,7 @@ class Ranks:
         return bool(votes)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Return once every rank has called this."""
         if self.world > 1:
             dist.barrier()
 

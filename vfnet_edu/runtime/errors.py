@@ -49,3 +49,4 @@ def cli(main: Callable[[list[str]], None], args: list[str] | None = None) -> Non
         sys.exit(130)
     except BrokenPipeError:  # `... | head` closed our stdout: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell reports a program that SIGPIPE ended

@@ -36,6 +36,24 @@ def write_atomically(path: Path, content: bytes | str, remedy: str = "free space
         raise UserError(what, remedy=remedy, code=Exit.STORAGE) from error
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a diary in one write, and flush it to disk.
+
+    A kill in the middle may leave a torn last line, which readers leave out; whole lines are never lost.
+
+    Raises:
+        UserError: no space, or no permission.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(line.encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        what = f"{path}: could not write: {error.strerror}"
+        raise UserError(what, remedy="free space or give another --out", code=Exit.STORAGE) from error
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Of several processes that want to make one thing, one is inside and the others wait.

@@ -1,5 +1,6 @@
 """What the loop wants to know while it runs: losses, speed, and whether somebody asked it to stop."""
 
+import contextlib
 import math
 import signal
 import time
@@ -57,8 +58,9 @@ class Stop:
 
     def __init__(self):
         self.signal = 0
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._ask)
+        for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+            if hasattr(signal, name):  # Windows has no SIGUSR1
+                signal.signal(getattr(signal, name), self._ask)
 
     def _ask(self, number: int, _frame) -> None:
         if self.signal and number == signal.SIGINT:
@@ -68,6 +70,16 @@ class Stop:
     @property
     def asked(self) -> bool:
         return self.signal != 0
+
+    @contextlib.contextmanager
+    def explains(self, code: int) -> Iterator[None]:
+        """An error with this exit code is put down to the signal, if there was one: it reaches data workers, too."""
+        try:
+            yield
+        except UserError as error:
+            if error.code == code:
+                self.poll()
+            raise
 
     def poll(self, *_) -> None:
         """Raise if asked; for long stretches without a step.
