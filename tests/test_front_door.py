@@ -1,5 +1,6 @@
 """`import vfnet_edu as vf`: every public name is there, and nothing heavy is imported before it is used."""
 
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -16,6 +17,12 @@ from vfnet_edu.runtime.errors import Exit, UserError
 @pytest.mark.parametrize("name", vf.__all__)
 def test_names(name):
     assert getattr(vf, name) is not None
+
+
+def test_one_word_one_meaning():
+    """`import vfnet_edu.NAME` would replace the function or class of that name by the module."""
+    modules = {module.name for module in pkgutil.iter_modules(vf.__path__)}
+    assert modules >= {"train", "models", "weights"} and not modules & vf._HOME.keys()
 
 
 def test_unknown_name():

@@ -11,7 +11,7 @@ from vfnet_edu.data.shapes import CLASSES, write_shape_scenes
 from vfnet_edu.evaluation.judge import judge
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.runtime.config import to_text
-from vfnet_edu.runtime.errors import UserError
+from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights import zoo
 
 NAMES = ("vfnet_tiny", "vfnet_tiny_focal")
@@ -44,6 +44,26 @@ def test_the_two_differ_in_their_loss_alone():
     assert [a.split("=")[0].strip() for a, _ in changed] == ["head.loss", "head.alpha"]
 
 
-def test_an_unknown_name_is_one_line():
-    with pytest.raises(UserError, match="vfnet_huge: no such checkpoint"):
-        vf.load("vfnet_huge")
+@pytest.mark.parametrize("name", NAMES)
+def test_pretrained_gives_the_detector_alone(name):
+    model = vf.pretrained(name)
+    assert model.recipe == vf.load(name)[0] and not model.training
+    assert all(v.isfinite().all() and v.device.type == "cpu" for v in model.parameters())
+
+
+def test_the_readme_beside_the_weights_names_them():
+    text = (zoo.SHIPPED / "README.md").read_text()
+    assert tuple(zoo.shipped()) == NAMES and all(f'vf.load("{name}")' in text for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    "name, near", [("vfnet_tine", "vfnet_tiny"), ("vfnet_r50", "vfnet_r50_1x"), ("runs/somewhere/best.pt", "")]
+)
+def test_an_unknown_name_is_one_line(name, near):
+    for load in (vf.load, vf.pretrained):
+        with pytest.raises(UserError, match=f"{name}: no such file or run folder") as error:
+            load(name)
+        text = str(error.value)
+        assert "vfnet_tiny, vfnet_tiny_focal" in text and "row of the results tables" in text and "\n" not in text
+        assert (f"did you mean {near}?" if near else "recipes.names()") in text
+        assert error.value.code == Exit.CHECKPOINT

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import small
 
-from vfnet_edu import recipes
+from vfnet_edu import convert, recipes
 from vfnet_edu.models.detector import build
 from vfnet_edu.recipe import Published
 from vfnet_edu.runtime.errors import Exit, UserError
@@ -85,6 +85,32 @@ def test_downloaded_checked_converted_cached(server, row):
     server.files.clear()
     assert zoo.pretrained("small_vfnet").classes == row.classes  # from the cache
     assert len(server.asked) == 1
+
+
+def test_one_door(server, row, tmp_path, monkeypatch):
+    """A published row by its name, and what every command makes of it; a path that exists wins over a name."""
+    monkeypatch.chdir(tmp_path)
+    file = zoo.find("small_vfnet")
+    assert file == zoo.cached_file("small_vfnet") and zoo.find(file) == file
+    recipe, model = zoo.load("small_vfnet")
+    assert recipe == model.recipe and recipe.name == "small_vfnet" and model.classes == row.classes
+    convert.main(["small_vfnet", "--to-mmdet"])
+    assert (tmp_path / "small_vfnet.pth").exists()
+
+    mine = build(recipe, ("cell", "bead"))
+    (tmp_path / "small_vfnet").mkdir()
+    with pytest.raises(UserError, match="small_vfnet: no best.safetensors and no last.pt") as error:
+        zoo.find("small_vfnet")
+    assert error.value.code == Exit.CHECKPOINT
+    ours.save(tmp_path / "small_vfnet/best.safetensors", mine)
+    assert zoo.load("small_vfnet")[1].classes == ("cell", "bead")
+    assert len(server.asked) == 1
+
+
+def test_rows_without_published_weights(server):
+    for name in ("vfnet_small", "vfnet_r50_qfl_1x"):
+        with pytest.raises(UserError, match=f"{name}: no weights are published"):
+            zoo.load(name)
 
 
 def test_interrupted_then_resumed(server, row):
@@ -165,8 +191,6 @@ def test_weights_on_google_drive_only(server, tmp_path):
     text = str(error.value)
     assert "https://drive.google.com/file/d/1I_NLVsGb-6p8kildkFYhIVSdpS1nr8Eh" in text
     assert f"--recipe vfnetx_r2_101_800 --out {cache_folder() / 'vfnetx_r2_101_800.safetensors'}" in text
-    with pytest.raises(UserError, match="no weights are published"):
-        zoo.pretrained("vfnet_r50_qfl_1x")
     model = build(small("atss"))  # what `convert` puts there is found
     cache_folder().mkdir(parents=True, exist_ok=True)
     ours.save(zoo.cached_file("atss_r50_vfl_1x"), model)

@@ -33,7 +33,7 @@ def read_config(text: str) -> dict[str, object]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # "\d" in somebody's pattern
+            warnings.simplefilter("ignore")  # "\d" in somebody's pattern
             lines = ast.parse(text).body
         known = {}
         for line in lines:
