@@ -13,7 +13,7 @@ from vfnet_edu import convert, recipes
 from vfnet_edu.models.detector import build
 from vfnet_edu.recipe import Published
 from vfnet_edu.runtime.errors import Exit, UserError
-from vfnet_edu.weights import imagenet, ours, zoo
+from vfnet_edu.weights import download, imagenet, ours, zoo
 from vfnet_edu.weights.download import cache_folder, fetch
 from vfnet_edu.weights.mmdet import to_mmdet
 
@@ -153,6 +153,13 @@ def test_something_else_instead(server, row, content, message):
     assert not [p for p in cache_folder().iterdir() if p.suffix != ".lock"]  # nothing is left that could pass for it
     server.files = {path: whole}
     assert zoo.pretrained("small_vfnet").classes == row.classes
+
+
+def test_a_file_that_is_too_large(server, row, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 1_000_000)
+    with pytest.raises(UserError, match=r"is 0.0 GB, more than the limit of 0.0 GB .*put it at .*[.]pth[)]") as error:
+        zoo.pretrained("small_vfnet")
+    assert error.value.code == Exit.CHECKPOINT and not list(cache_folder().glob("*.part"))
 
 
 def test_a_cached_file_that_was_damaged_is_fetched_again(server):

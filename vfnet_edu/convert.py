@@ -3,7 +3,8 @@
     python -m vfnet_edu.convert vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth
     python -m vfnet_edu.convert runs/mine --to-mmdet
 
-Every key is used or named, shapes are compared, and no code inside a file is run.
+Every key is used or named in an error, and shapes are compared.  A model that has the keys and shapes of one of ours, but
+is another by the config inside the file, is refused.  No code inside a file is run.
 """
 
 import io
@@ -25,7 +26,7 @@ class Options:
     """What to convert, and where to."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """a .pth of theirs; with --to-mmdet a checkpoint or a run folder of ours"""
+    """a .pth of theirs; with --to-mmdet a checkpoint, a run folder or a name: vfnet_tiny, vfnet_r50_1x, ..."""
     recipe: str = ""
     """name of the recipe, where several fit"""
     out: Path | None = None
@@ -42,7 +43,7 @@ def main(args: list[str]) -> None:
         file = zoo.find(options.file)
         recipe, model = ours.load_file(file)
         name = recipe.name
-        beside = file if options.file.exists() else Path(file.name)  # a shipped model: in the folder we are in
+        beside = file if options.file.exists() else Path(file.name)  # a name: into the current folder
         out = options.out or beside.with_suffix(".pth")
         write_atomically(out, mmdet_bytes(model))
     else:

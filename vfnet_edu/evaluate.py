@@ -34,7 +34,7 @@ class Options:
     """
 
     checkpoint: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """best.safetensors, last.pt or a run folder"""
+    """a run folder, best.safetensors, last.pt, or a name: vfnet_tiny, vfnet_r50_1x, ..."""
     paths: Annotated[DataPaths, tyro.conf.arg(name="")] = DataPaths()
     split: Literal["train", "val"] = "val"
     """which images to score on; train shows how much was learned by heart"""

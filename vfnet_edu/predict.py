@@ -37,7 +37,7 @@ class Options:
     """Draw what a detector finds in images or a video."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.safetensors, last.pt or a run folder"""
+    """a run folder, best.safetensors, last.pt, or a name: vfnet_tiny, vfnet_r50_1x, ..."""
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
     """an image, a folder of images, or a video"""
     out: Path = Path("predictions")

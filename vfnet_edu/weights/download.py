@@ -1,4 +1,4 @@
-"""One file from the net: whole and as it was published, or not at all."""
+"""One file from the internet: whole and as it was published, or not at all."""
 
 import contextlib
 import errno
@@ -36,9 +36,9 @@ def digest_in(name: str) -> str:
 
 
 def fetch(url: str) -> Path:
-    """The file behind `url`, in the cache.  Its name ends with the beginning of its SHA-256, and that is verified.
+    """The file behind `url`, in the cache.  Its name ends with the first digits of its SHA-256, which are verified.
 
-    A download that was interrupted goes on where it stopped.
+    An interrupted download goes on where it stopped.
 
     Raises:
         UserError: no network, interrupted, a web page or another file instead, or no place to write.
@@ -72,7 +72,7 @@ def _download(url: str, target: Path) -> None:
 
 
 def _append(url: str, part: Path) -> None:
-    """Bring `part` to the length of the file; what it holds already is not sent again, if the server can do that."""
+    """Complete `part`; what it already holds is not sent again if the server supports that."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
@@ -85,7 +85,7 @@ def _append(url: str, part: Path) -> None:
         start = start if answer.status == 206 else 0
         size = start + int(answer.headers.get("Content-Length") or 0)
         if size > MAX_BYTES:
-            raise ConnectionError(f"{size / 1e9:.1f} GB are too many")
+            raise _too_large(f"is {size / 1e9:.1f} GB, more", url, part)
         with (
             open(part, "ab" if start else "wb") as file,
             tqdm(desc=part.stem, total=size or None, initial=start, unit="B", unit_scale=True, delay=2) as bar,
@@ -94,11 +94,15 @@ def _append(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
                 if file.tell() > MAX_BYTES:
-                    raise ConnectionError("the file does not end")
+                    raise _too_large("sends more", url, part)
             file.flush()
             os.fsync(file.fileno())
     if part.stat().st_size < size:
         raise ConnectionError("the connection was cut")
+
+
+def _too_large(what: str, url: str, part: Path) -> UserError:
+    return _error(f"{url} {what} than the limit of {MAX_BYTES / 1e9:.1f} GB", part.with_suffix(""))
 
 
 def _error(what: str, target: Path) -> UserError:
@@ -113,7 +117,7 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
-    """Of several processes that want a file one makes it, the others wait."""
+    """Of several processes that want the same file, one makes it while the others wait."""
     with contextlib.ExitStack() as held:
         with _place(target):
             target.parent.mkdir(parents=True, exist_ok=True)

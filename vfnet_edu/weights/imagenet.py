@@ -45,7 +45,7 @@ def load_backbone(model: Detector, source: str) -> None:
     state = _read_backbone(path)
     if isinstance(config, Res2NetConfig):  # the deep stem of its authors: `conv1` is six modules, `bn1` the seventh
         state = {re.sub(r"^conv1\.(?=\d)", "stem.", re.sub(r"^bn1\.", "stem.7.", k)): v for k, v in state.items()}
-    elif config.style == "caffe":
+    elif config.style == "caffe" and "conv1.weight" in state:
         state["conv1.weight"] = state["conv1.weight"] * torch.tensor(STD).view(1, 3, 1, 1)
     own = model.backbone.state_dict()
     state |= {k: v for k, v in own.items() if ".conv_offset." in k}  # ImageNet knows no offsets: they start at 0
@@ -55,7 +55,8 @@ def load_backbone(model: Detector, source: str) -> None:
 def _read_backbone(path: Path) -> dict[str, Tensor]:
     content = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = {k: v for k, v in content.items() if isinstance(v, Tensor) and not k.startswith("fc.")}
+    pairs = content.items() if isinstance(content, dict) else ()
+    state = {str(k): v for k, v in pairs if isinstance(v, Tensor) and not str(k).startswith("fc.")}
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 

@@ -113,7 +113,7 @@ def _names(state: dict[str, Tensor], side: int, source: Path | str) -> list[tupl
         if (marker if side == 0 else _rename(marker, pairs)) in state:
             return [("backbone.", "backbone."), *NECK, *TOWERS, *pairs]
     heads = ", ".join(marker.split(".")[1] for marker in HEADS)
-    raise UserError(f"{source} is no detector that we know (looked for {heads})", code=Exit.CHECKPOINT)
+    raise UserError(f"{source} holds no head that we know (looked for {heads})", code=Exit.CHECKPOINT)
 
 
 def _rename(key: str, pairs: list[tuple[str, str]]) -> str | None:
@@ -253,5 +253,5 @@ def _misfit(path: Path, names: list[str], state: dict[str, Tensor]) -> UserError
     pairs = {n: _comparable(n, state) for n in (names or recipes.names())}
     nearest = min(pairs, key=lambda n: sum(map(len, differences(*pairs[n]))))
     what = f"{path} does not fit the {'' if names else 'nearest '}recipe {nearest}: {report(*pairs[nearest])}"
-    remedy = f"python -m vfnet_edu.convert {path} --recipe {fitting[0]}" if fitting else "no recipe is of this shape"
-    return UserError(what, remedy=remedy, code=Exit.CHECKPOINT)
+    command = f"python -m vfnet_edu.convert {path} --recipe {fitting[0]}" if fitting else ""
+    return UserError(what, remedy=command or "no recipe has these keys and shapes", code=Exit.CHECKPOINT)

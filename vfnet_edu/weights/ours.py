@@ -85,7 +85,7 @@ def _not_ours(path: Path, why: str) -> UserError:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata); what can go wrong becomes one line."""
+    """(tensors, metadata); whatever goes wrong is a `UserError` of one line."""
     try:
         with safe_open(path, "pt") as file:
             return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
@@ -94,9 +94,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_pickle(path: Path, allowed: Sequence = ()):
-    """A .pt or .pth file, ``weights_only=True``, always; what can go wrong becomes one line.
+    """The content of a .pt or .pth file, always with ``weights_only=True``.
 
-    `allowed`: harmless types that may stand inside beside tensors and plain Python (``torch.serialization``).
+    Args:
+        path: of the file.
+        allowed: harmless types that may stand inside beside tensors and plain Python (``torch.serialization``).
+
+    Raises:
+        UserError: whatever goes wrong, in one line.
     """
     try:
         with open(path, "rb") as file:

@@ -102,7 +102,8 @@ def cached_file(name: str) -> Path:
 
 def _not_hosted(recipe: Recipe, cached: Path) -> UserError:
     if not recipe.published.drive:
-        return UserError(f"{recipe.name}: no weights are published", remedy="train it", code=Exit.CHECKPOINT)
+        remedy = f"train it: python -m vfnet_edu.train {recipe.name}"
+        return UserError(f"{recipe.name}: no weights are published", remedy=remedy, code=Exit.CHECKPOINT)
     return UserError(
         f"{recipe.name}: its weights are on Google Drive only",
         remedy=f"fetch https://drive.google.com/file/d/{recipe.published.drive} in a browser, then run"
