@@ -3,12 +3,11 @@
 import base64
 import io
 import json
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
+from javascript import in_node
 from PIL import Image
 
 import vfnet_edu as vf
@@ -20,7 +19,6 @@ from vfnet_edu.runtime.errors import UserError
 
 pytest.importorskip("anywidget", reason="the explorers need anywidget")
 from vfnet_edu.widgets import PyramidExplorer  # noqa: E402
-from vfnet_edu.widgets.front_end import script  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -78,66 +76,51 @@ def test_large_images_and_other_detectors_are_refused_with_a_remedy(model):
         PyramidExplorer.of(retinanet, torch.zeros(3, 64, 64, dtype=torch.uint8))
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """Run an expression over the front end's exported functions, on JSON data; returns its value."""
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    folder = tmp_path_factory.mktemp("front_end")
-    (folder / "pyramid.mjs").write_text(script("pyramid"), encoding="utf-8")
-
-    def run(expression: str, data):
-        code = (
-            f"import * as w from '{(folder / 'pyramid.mjs').as_uri()}'; import {{ readFileSync }} from 'node:fs';"
-            f"const d = JSON.parse(readFileSync(0, 'utf8')); console.log(JSON.stringify({expression}));"
-        )
-        command = ["node", "--input-type=module", "-e", code]
-        done = subprocess.run(command, input=json.dumps(data), capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+def pyramid(expression: str, data):
+    return in_node("pyramid", expression, data)
 
 
-def test_points_and_cells_in_javascript(node):
+def test_points_and_cells_in_javascript():
     shapes, strides = [[13, 21], [7, 11], [4, 6]], [8, 16, 32]
-    there = node(
-        "d.map(([[h, s], st]) => Array.from({length: h * s}, (_, i) => w.pointOf(Math.floor(i / s), i % s, st)))",
+    there = pyramid(
+        "data.map(([[h, w], s]) => Array.from({length: h * w}, (_, i) => pointOf(Math.floor(i / w), i % w, s)))",
         [*zip(shapes, strides, strict=True)],
     )
     for points, shape, stride in zip(there, shapes, strides, strict=True):
         assert torch.tensor(points, dtype=torch.float32).equal(grid_points(shape, stride))
-    back = node("d.map(([x, y]) => w.cellAt(x, y, 8, [13, 21]))", [[0, 0], [7.99, 8], [72, 40], [-5, 999], [167.9, 1]])
+    back = pyramid(
+        "data.map(([x, y]) => cellAt(x, y, 8, [13, 21]))", [[0, 0], [7.99, 8], [72, 40], [-5, 999], [167.9, 1]]
+    )
     assert back == [[0, 0], [1, 0], [5, 9], [12, 0], [0, 20]]
-    inside = node("d.map(([x, y]) => w.cellAt(x + 3.9, y + 0.1, 8, [13, 21]))", grid_points((13, 21), 8).tolist())
+    inside = pyramid("data.map(([x, y]) => cellAt(x + 3.9, y + 0.1, 8, [13, 21]))", grid_points((13, 21), 8).tolist())
     assert inside == [[i, j] for i in range(13) for j in range(21)]
 
 
-def test_counts_in_javascript(node, explorer):
+def test_counts_in_javascript(explorer):
     data = {"rows": explorer.rows, "shapes": explorer.shapes}
     score = torch.tensor(explorer.rows, dtype=torch.float64)[:, 4]
     tie = float(score[17])  # strictly above: a score equal to the threshold does not count
     for threshold in (0.0, 0.01, tie, 0.5):
-        starts, every, level = node(
-            "(() => { const s = w.levelStarts(d.shapes);"
-            f"return [s, w.countAbove(d.rows, {threshold!r}), w.countAbove(d.rows, {threshold!r}, s[1], s[2])]; }})()",
-            data,
+        starts, every, level = pyramid(
+            "((s) => [s, countAbove(data.rows, data.threshold), countAbove(data.rows, data.threshold, s[1], s[2])])"
+            "(levelStarts(data.shapes))",
+            data | {"threshold": threshold},
         )
         assert starts == [0, 256, 320, 336]
         assert every == int((score > threshold).sum()) and level == int((score[256:320] > threshold).sum())
 
 
-def test_overlap_in_javascript(node, explorer):
+def test_overlap_in_javascript(explorer):
     a, b = torch.tensor(explorer.rows).double()[:, :4], torch.tensor(explorer.objects).double()[:, :4]
     truth = iou(a[:, None], b)  # (336, G)
     data = {"a": a.tolist(), "b": b.tolist()}
-    there = torch.tensor(node("d.a.map((x) => d.b.map((y) => w.overlap(x, y)))", data), dtype=torch.float64)
+    there = torch.tensor(pyramid("data.a.map((x) => data.b.map((y) => overlap(x, y)))", data), dtype=torch.float64)
     assert (there - truth).abs().max() < 1e-12
-    nearest = node("d.a.map((x) => w.nearest(x, d.b))", data)
+    nearest = pyramid("data.a.map((x) => nearest(x, data.b))", data)
     for (index, share), row in zip(nearest, truth, strict=True):
         assert abs(share - float(row.max())) < 1e-12 and index == (int(row.argmax()) if share > 0 else -1)
-    assert node("w.nearest([0, 0, 1, 1], d)", [[5, 5, 6, 6]]) == [-1, 0]
-    assert node("w.nearest([0, 0, 1, 1], d)", []) == [-1, 0]
+    assert pyramid("nearest([0, 0, 1, 1], data)", [[5, 5, 6, 6]]) == [-1, 0]
+    assert pyramid("nearest([0, 0, 1, 1], data)", []) == [-1, 0]
 
 
 # ------------------------------------------------------------------ the exercises

@@ -1,29 +1,16 @@
 """Chapter 6: the explorer computes ATSS as the library does, and every wrong answer earns its own hint."""
 
-import json
-import shutil
-import subprocess
-
 import pytest
 import torch
+from javascript import in_node
 
 from vfnet_edu.assigners import atss
 from vfnet_edu.boxes import centers, iou
 from vfnet_edu.exercises import chapter_06
 from vfnet_edu.priors import pyramid_anchors
-from vfnet_edu.widgets.front_end import script
 
 WIDTH, HEIGHT, STRIDES = 256, 192, (8, 16, 32, 64, 128)
 SHAPES = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node runs the explorer's JavaScript here")
-
-
-def in_node(body: str):
-    """What `body` returns when run after the explorer's script."""
-    program = f"{script('atss')}\nconst answer = (() => {{ {body} }})();\nconsole.log(JSON.stringify(answer));"
-    command = ["node", "--input-type=module"]
-    done = subprocess.run(command, input=program, text=True, capture_output=True, check=True, timeout=60)
-    return json.loads(done.stdout)
 
 
 def boxes_without_ties(count: int) -> torch.Tensor:
@@ -32,15 +19,15 @@ def boxes_without_ties(count: int) -> torch.Tensor:
     return torch.cat([corners.amin(1), corners.amax(1)], dim=1)
 
 
-@needs_node
 def test_the_explorer_computes_atss():
     anchors = pyramid_anchors(SHAPES, STRIDES, (8.0,)).double()  # (1024, 4)
     sizes = [h * w for h, w in SHAPES]
     boxes = boxes_without_ties(200)
     ks = [1 + i % 25 for i in range(len(boxes))]
     theirs = in_node(
-        f"const boxes = {json.dumps(boxes.tolist())}, ks = {json.dumps(ks)};"
-        f"return boxes.map((box, i) => assign(box, ks[i], {WIDTH}, {HEIGHT}, {list(STRIDES)}));"
+        "atss",
+        f"data.map(([box, k]) => assign(box, k, {WIDTH}, {HEIGHT}, {list(STRIDES)}))",
+        [*zip(boxes.tolist(), ks, strict=True)],
     )
     first = [sum(sizes[:i]) for i in range(len(sizes))]  # index of each level's first anchor
     fates = set()
@@ -62,25 +49,20 @@ def test_the_explorer_computes_atss():
     assert fates == {"positive", "low", "outside"}
 
 
-@needs_node
 def test_a_tie_goes_to_the_first_in_reading_order_and_is_told():
-    answer = in_node(
-        "const near = nearest(64, 64, 16, 24, 24, 2), box = [8, 8, 40, 40];"
-        "const result = assign(box, 2, 64, 64, [16]);"
-        "return [near.points.map((p) => [p.x, p.y]), near.tied, sentence(result, 2)];"
+    near, words = in_node(
+        "atss", "[nearest(64, 64, 16, 24, 24, 2), sentence(assign([8, 8, 40, 40], 2, 64, 64, [16]), 2)]"
     )
-    points, tied, words = answer
-    assert points == [[16, 16], [32, 16]] and tied  # all four are equally far
+    assert [(point["x"], point["y"]) for point in near["points"]] == [(16, 16), (32, 16)]  # all four are equally far
+    assert near["tied"]
     assert words.endswith("Tie on P4: another point is as near as the last one taken.")
 
 
-@needs_node
 def test_the_words_of_the_explorer():
-    words = in_node(
-        "const say = (box, strides) => sentence(assign(box, 9, 256, 192, strides), 9);"
-        "return [say([62.3, 75, 211, 122], [8, 16, 32]), say([83, 51, 174, 142], [8, 16, 32]),"
-        "say([83, 51, 174, 142], [8, 16, 32, 64, 128]), say([97.2, 41.3, 103, 171], [8, 16, 32])];"
-    )
+    three, five = (8, 16, 32), STRIDES
+    cases = [((62.3, 75, 211, 122), three), ((83, 51, 174, 142), three), ((83, 51, 174, 142), five),
+             ((97.2, 41.3, 103, 171), three)]  # fmt: skip
+    words = in_node("atss", "data.map(([box, strides]) => sentence(assign(box, 9, 256, 192, strides), 9))", cases)
     assert words[0].startswith("k = 9: 27 candidates on 3 levels, mean IoU 0.")
     assert words[1].endswith("none passes: nobody learns this object.")
     assert words[2].endswith("18 pass, all of them inside the box: 18 positives (9 on P3, 9 on P4).")

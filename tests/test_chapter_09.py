@@ -1,32 +1,17 @@
 """Chapter 9: the explorers' arithmetic against the library, their state, and the verdicts of the exercises."""
 
 import json
-import shutil
-import subprocess
 
 import pytest
 import torch
+from javascript import in_node
 
 from vfnet_edu import losses
 from vfnet_edu.exercises import chapter_09
 
 pytest.importorskip("anywidget")
 from vfnet_edu.widgets import LossExplorer, RankingExplorer  # noqa: E402
-from vfnet_edu.widgets.front_end import script  # noqa: E402
 from vfnet_edu.widgets.ranking import ranking_scene  # noqa: E402
-
-node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-
-
-def javascript(folder, name: str, expression: str, data):
-    """What `expression` of the front end `m` says about `data`."""
-    (folder / "m.mjs").write_text(script(name), encoding="utf-8")
-    program = (
-        f'import * as m from "./m.mjs"; const data = {json.dumps(data)}; console.log(JSON.stringify({expression}))'
-    )
-    (folder / "run.mjs").write_text(program, encoding="utf-8")
-    done = subprocess.run(["node", "run.mjs"], cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
 
 
 # ------------------------------------------------------------------ LossExplorer
@@ -49,11 +34,10 @@ def by_hand(name: str, z, q, alpha: float, gamma: float):
     return losses.varifocal_loss(z, q, alpha, gamma)
 
 
-@node
 @pytest.mark.parametrize("name", ["focal", "quality", "varifocal"])
-def test_losses_and_gradients_of_the_page_are_those_of_the_library(tmp_path, name):
+def test_losses_and_gradients_of_the_page_are_those_of_the_library(name):
     rows = points()
-    told = javascript(tmp_path, "loss", f"data.map((r) => [m.{name}(...r), m.{name}Gradient(...r)])", rows)
+    told = in_node("loss", f"data.map((r) => [{name}(...r), {name}Gradient(...r)])", rows)
     for (p, q, alpha, gamma), (value, gradient) in zip(rows, told, strict=True):
         p, q = torch.tensor([p, q], dtype=torch.float64)
         z = (p.log() - torch.log1p(-p)).requires_grad_()
@@ -63,10 +47,9 @@ def test_losses_and_gradients_of_the_page_are_those_of_the_library(tmp_path, nam
         assert gradient == pytest.approx(z.grad.item(), rel=1e-12, abs=1e-12)
 
 
-@node
-def test_the_line_in_words_follows_the_state(tmp_path):
+def test_the_line_in_words_follows_the_state():
     states = [(0.3, 0.8), (0.9, 0.8), (0.8, 0.8), (0.3, 0.0)]
-    low, high, rest, ground = javascript(tmp_path, "loss", "data.map(([p, q]) => m.words(p, q, 0.75, 2))", states)
+    low, high, rest, ground = in_node("loss", "data.map(([p, q]) => words(p, q, 0.75, 2))", states)
     assert "VFL pushes the logit up 0.40, QFL up 0.34, FL up 0.17" in low and "all three raise" in low
     assert "VFL pushes the logit down 0.08" in high and "FL still raises" in high
     assert "VFL pushes the logit nowhere" in rest and "floor is q·H(q) = 0.40" in rest
@@ -104,20 +87,19 @@ def test_state_of_the_ranking_explorer():
     assert (w.scene, w.ranker, w.rank) == (0, "focal", 2)
 
 
-@node
-def test_rankings_of_the_page(tmp_path):
+def test_rankings_of_the_page():
     made = scene()
-    by_focal, by_iou = javascript(tmp_path, "ranking", "['focal', 'iou'].map((r) => m.ranking(data, r))", made)
+    by_focal, by_iou = in_node("ranking", "['focal', 'iou'].map((r) => ranking(data, r))", made)
     assert by_focal == {"indices": [2, 1, 0], "best": 3, "first": 0.8}
     assert by_iou == {"indices": [0, 1, 2], "best": 1, "first": 0.95}
-    said = javascript(tmp_path, "ranking", "[m.words(data, 'focal', 2), m.words(data, 'iou', 1)]", made)
+    said = in_node("ranking", "[words(data, 'focal', 2), words(data, 'iou', 1)]", made)
     assert said[0] == (
         "Ranked by the focal score, number 1 has IoU 0.80; the best box, IoU 0.95, is number 3. NMS keeps number 1. "
         "You see number 2: IoU 0.90."
     )
     assert "Ranked by the true IoU, number 1 is the best box" in said[1]
-    assert javascript(tmp_path, "ranking", "m.order(data)", [0.5, 0.9, 0.5]) == [1, 0, 2]  # ties keep their order
-    assert javascript(tmp_path, "ranking", "m.view(data)", made) == [0, 0, 40]  # around the object, inside the image
+    assert in_node("ranking", "order(data)", [0.5, 0.9, 0.5]) == [1, 0, 2]  # ties keep their order
+    assert in_node("ranking", "view(data)", made) == [0, 0, 40]  # around the object, inside the image
 
 
 # ------------------------------------------------------------------ exercises

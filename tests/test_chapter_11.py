@@ -1,31 +1,18 @@
 """Chapter 11: its explorer computes what the library computes, and its exercises know each mistake."""
 
-import json
-import shutil
-import subprocess
-
 import matplotlib.cbook as cbook
 import pytest
 import torch
 import torch.nn.functional as F
+from javascript import in_node
 from PIL import Image
 from torch import Tensor
 
 from vfnet_edu.exercises import chapter_11
 from vfnet_edu.ops.star.operator import star_conv2d, star_offsets
-from vfnet_edu.widgets.front_end import script
 
 STRIDES = (8, 16, 32)
 EXERCISES = (chapter_11.offsets, chapter_11.read_between, chapter_11.kernel_size)
-
-
-def node(expression: str, given=None):
-    """The value of a JavaScript expression over the explorer's module; `given` is what the expression calls so."""
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    code = f"{script('star')}\nconst given = {json.dumps(given)};\nconsole.log(JSON.stringify({expression}));"
-    done = subprocess.run(["node", "--input-type=module"], input=code, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
 
 
 def boxes(n: int = 40) -> list[list[float]]:
@@ -34,7 +21,7 @@ def boxes(n: int = 40) -> list[list[float]]:
 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_offsets_are_the_library_s(stride):
-    got = node("given[0].map((ltrb) => starOffsets(ltrb, given[1]))", [boxes(), stride])
+    got = in_node("star", "data[0].map((ltrb) => starOffsets(ltrb, data[1]))", [boxes(), stride])
     ltrb = torch.tensor(boxes(), dtype=torch.float64)[:, :, None, None]
     wanted = star_offsets(ltrb, stride).flatten(1)
     torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), wanted, rtol=1e-12, atol=1e-12)
@@ -56,9 +43,10 @@ def test_colours_are_what_the_convolutions_read(stride):
     cells = F.avg_pool2d(rgb, stride, stride, stride // 2, count_include_pad=False).permute(1, 2, 0)  # (H, W, 3)
     points = [(x, y) for y in range(0, height + 1, stride) for x in range(0, width + 1, stride)]
     ltrbs = (torch.rand(len(points), 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 60).tolist()
-    got = node(
+    got = in_node(
+        "star",
         """(() => {
-          const [pixels, size, stride, points, ltrbs] = given, map = colourMap(pixels, size, stride);
+          const [pixels, size, stride, points, ltrbs] = data, map = colourMap(pixels, size, stride);
           return [
             map.cells,
             points.map((p, i) => starCells(p, ltrbs[i], stride).map((cell) => bilinear(map, cell))),
@@ -76,21 +64,21 @@ def test_colours_are_what_the_convolutions_read(stride):
 
 
 def test_a_box_stays_on_the_picture_and_on_the_grid():
-    assert node("snap([100, 77], [30, 10, 40, 20], 8, [384, 448])") == [104, 80]
-    assert node("snap([-50, 900], [30, 10, 40, 20], 32, [384, 448])") == [32, 416]
-    point, ltrb = node("toGrid([104, 72], [30, 10, 40, 30], 32)")  # the same sides, seen from another point
+    assert in_node("star", "snap([100, 77], [30, 10, 40, 20], 8, [384, 448])") == [104, 80]
+    assert in_node("star", "snap([-50, 900], [30, 10, 40, 20], 32, [384, 448])") == [32, 416]
+    point, ltrb = in_node("star", "toGrid([104, 72], [30, 10, 40, 30], 32)")  # the same sides, seen from another point
     assert point == [96, 64] and ltrb == [22, 2, 48, 38]
-    point, ltrb = node("toGrid([104, 72], [2, 2, 3, 3], 32)")  # no point of the grid inside: the box grows
+    point, ltrb = in_node("star", "toGrid([104, 72], [2, 2, 3, 3], 32)")  # no point of the grid inside: the box grows
     assert point == [96, 64] and ltrb == [0, 0, 11, 11]
 
 
 def test_words():
     say = "words([192, 152], [80, 100, 80, 100], 8)"
-    assert node(say) == (
+    assert in_node("star", say) == (
         "Box 160 × 200 px around the point (192, 152), stride 8: the star reaches 12.5 cells up; the 3x3 grid reaches "
         "1. Tap 1 (top left) is offset by (−11.5, −9) cells."
     )
-    assert "all offsets are 0" in node("words([192, 152], [8, 8, 8, 8], 8)")
+    assert "all offsets are 0" in in_node("star", "words([192, 152], [8, 8, 8, 8], 8)")
 
 
 def test_explorer():

@@ -4,12 +4,12 @@ import json
 import os
 import random
 import shlex
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from javascript import in_node
 
 from vfnet_edu import train
 from vfnet_edu.data.loader import Order
@@ -18,25 +18,12 @@ from vfnet_edu.exercises import chapter_18
 from vfnet_edu.recipe import DataConfig, OptimConfig, SWAConfig
 from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.training import averaging, schedule
-from vfnet_edu.widgets.front_end import script
 
 anywidget = pytest.importorskip("anywidget", reason="explorers need pip install 'vfnet_edu[notebook]'")
 
 
-def node(tmp_path, code: str, data) -> list:
-    """`code` sees the planner's functions as `p` and `data`; its value comes back."""
-    if not shutil.which("node"):
-        pytest.skip("node is not installed: the explorer's arithmetic cannot be run here")
-    (tmp_path / "planner.mjs").write_text(script("planner"))
-    (tmp_path / "data.json").write_text(json.dumps(data))
-    (tmp_path / "run.mjs").write_text(
-        "import * as p from './planner.mjs';\nimport { readFileSync } from 'fs';\n"
-        "const data = JSON.parse(readFileSync(new URL('data.json', import.meta.url)));\n"
-        f"console.log(JSON.stringify(({code})));\n"
-    )
-    done = subprocess.run(["node", tmp_path / "run.mjs"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def planner(expression: str, data) -> list:
+    return in_node("planner", expression, data)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +39,7 @@ def config_of(row: dict) -> OptimConfig:
 
 
 # ------------------------------------------------------------------ the same arithmetic
-def test_learning_rates_are_those_of_training(tmp_path, rows):
+def test_learning_rates_are_those_of_training(rows):
     cosine = rows[0] | {"schedule": "cosine", "warmup_start": 0.25}
     cases = []
     for row in [*rows, cosine]:
@@ -62,8 +49,8 @@ def test_learning_rates_are_those_of_training(tmp_path, rows):
             steps = {0, 1, 249, 499, 500, 501, total - 1, *edges}
             cases += [(row, batch, per_epoch, step) for step in sorted(steps) if 0 <= step < total]
     code = """data.map(([r, batch, per, s]) =>
-      p.learningRate(r, r.lr * (batch / r.lr_batch), s, Math.floor(s / per), per * r.epochs))"""
-    found = node(tmp_path, code, cases)
+      learningRate(r, r.lr * (batch / r.lr_batch), s, Math.floor(s / per), per * r.epochs))"""
+    found = planner(code, cases)
     for rate, (row, batch, per_epoch, step) in zip(found, cases, strict=True):
         config = config_of(row)
         base = config.lr * (batch / config.lr_batch)
@@ -71,17 +58,17 @@ def test_learning_rates_are_those_of_training(tmp_path, rows):
         assert rate == pytest.approx(wanted, rel=1e-12, abs=1e-15)
 
 
-def test_averaging_rates_are_those_of_training(tmp_path, rows):
+def test_averaging_rates_are_those_of_training(rows):
     row = next(row for row in rows if row["swa_epochs"])
     config = SWAConfig(row["swa_epochs"], row["swa_lr"], row["swa_lr_end"])
-    per_epoch, plan = 100, "p.makePlan(r, 8, 2, 32, 3200, 10)"
+    per_epoch, plan = 100, "makePlan(r, 8, 2, 32, 3200, 10)"
     steps = [41 * per_epoch, 41 * per_epoch + 37, 58 * per_epoch + 99]
-    found = node(tmp_path, f"((r) => data[1].map((s) => p.rateAt(r, {plan}, s)))(data[0])", [row, steps])
+    found = planner(f"((r) => data[1].map((s) => rateAt(r, {plan}, s)))(data[0])", [row, steps])
     for rate, step in zip(found, steps, strict=True):
         assert rate == pytest.approx(averaging.swa_rate(config, 2.0, step % per_epoch / per_epoch), rel=1e-12)
 
 
-def test_batches_and_steps_are_those_of_training(tmp_path):
+def test_batches_and_steps_are_those_of_training():
     rng = random.Random(0)
     cases = [(8, 2, 16, 117_266), (1, 2, 16, 117_266), (3, 2, 16, 100), (64, 2, 16, 100), (16, 2, 16, 999)]
     for _ in range(300):
@@ -89,10 +76,10 @@ def test_batches_and_steps_are_those_of_training(tmp_path):
         whole = world * each * rng.randint(1, 4)
         cases.append((world, each, rng.choice((batch, whole)), rng.randint(1, 5000)))
     code = """data.map(([world, each, batch, images]) => {
-      const shape = p.batchShape(each, batch, world);
-      return shape && [...shape, p.stepsPerEpoch(images, shape[0], world, shape[1])]; })"""
+      const shape = batchShape(each, batch, world);
+      return shape && [...shape, stepsPerEpoch(images, shape[0], world, shape[1])]; })"""
     accepted = 0
-    for (world, each, batch, images), found in zip(cases, node(tmp_path, code, cases), strict=True):
+    for (world, each, batch, images), found in zip(cases, planner(code, cases), strict=True):
         try:
             shape = schedule.batch_shape(DataConfig(batch_size=batch, images_per_gpu=each), world)
         except UserError:
@@ -105,28 +92,28 @@ def test_batches_and_steps_are_those_of_training(tmp_path):
     assert 100 < accepted < len(cases)
 
 
-def test_the_remedy_is_the_one_of_training(tmp_path, rows):
+def test_the_remedy_is_the_one_of_training(rows):
     cases = [(3, 2, 16), (64, 2, 16), (5, 4, 18)]
-    code = "data[1].map(([g, i, b]) => p.words(data[0], p.makePlan(data[0], g, i, b, 100, 1), g, b, 1, 0))"
-    for (world, each, batch), said in zip(cases, node(tmp_path, code, [rows[0], cases]), strict=True):
+    code = "data[1].map(([g, i, b]) => words(data[0], makePlan(data[0], g, i, b, 100, 1), g, b, 1, 0))"
+    for (world, each, batch), said in zip(cases, planner(code, [rows[0], cases]), strict=True):
         with pytest.raises(UserError) as caught:
             schedule.batch_shape(DataConfig(batch_size=batch, images_per_gpu=each), world)
         multiple = str(caught.value).split("multiple of ")[1].rstrip(")")
         assert said.endswith(f"multiple of {multiple}.")
 
 
-def test_the_sentence_of_the_published_run(tmp_path, rows):
-    code = "p.words(data, p.makePlan(data, 8, 2, 16, 117266, 12), 8, 16, 12, 0)"
-    said = node(tmp_path, code, rows[0])
+def test_the_sentence_of_the_published_run(rows):
+    code = "words(data, makePlan(data, 8, 2, 16, 117266, 12), 8, 16, 12, 0)"
+    said = planner(code, rows[0])
     assert said.startswith(
         "8 GPUs × 2 images = 16 images a step, learning rate 0.0100; 7,330 steps an epoch, 87,960 in all; "
         "at 12 images/s per GPU that takes 4.1 hours."
     )
 
 
-def test_every_command_line_is_one_that_training_takes(tmp_path, rows, capsys):
+def test_every_command_line_is_one_that_training_takes(rows, capsys):
     cases = [(rows[0], 1, 2, 16), (rows[2], 8, 4, 64), (rows[0], 12, 1, 24), (rows[-1], 64, 2, 128)]
-    lines = node(tmp_path, "data.map((c) => p.command(...c))", cases)
+    lines = planner("data.map((c) => command(...c))", cases)
     assert lines[0] == "python -m vfnet_edu.train vfnet_r50_1x --data coco/"
     assert lines[1].startswith("torchrun --nproc-per-node 8 -m vfnet_edu.train")
     assert "--nnodes 2 --nproc-per-node 6 " in lines[2] and "--nnodes 8 --nproc-per-node 8 " in lines[3]
