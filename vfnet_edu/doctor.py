@@ -27,9 +27,13 @@ def main(args: list[str]) -> None:
     problems = old_packages()
     torch = import_pair()
     print(f"processors    {os.cpu_count()}, {torch.get_num_threads()} used by torch")
-    print(f"memory        {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB")
-    shared = shutil.disk_usage("/dev/shm").free / 1e9 if os.path.isdir("/dev/shm") else 0.0
-    print(f"shared memory {shared:.1f} GB free (data-loading processes live there)")
+    if memory := installed_memory():
+        print(f"memory        {memory / 1e9:.0f} GB")
+    if os.path.isdir("/dev/shm"):  # Linux; elsewhere nothing limits it
+        shared = shutil.disk_usage("/dev/shm").free / 1e9
+        print(f"shared memory {shared:.1f} GB free (data-loading processes live there)")
+        if shared < 0.5:
+            problems.append("little shared memory: use --data.workers 0, or docker run --shm-size 8g")
     print(f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free")
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
@@ -37,12 +41,18 @@ def main(args: list[str]) -> None:
         print(f"GPU {i}         {gpu.name}, {memory}, compute capability {capability}")
     if not torch.cuda.is_available():
         print("GPU           none: everything runs on the CPU, the small recipe in minutes")
-    if shared < 0.5:
-        problems.append("little shared memory: use --data.workers 0, or docker run --shm-size 8g")
     print(f"self-test     {self_test(torch)}")
     for problem in problems:
         print(f"! {problem}")
     print("all is well" if not problems else f"{len(problems)} thing(s) to mend")
+
+
+def installed_memory() -> int | None:
+    """In bytes; None where the system does not say, as Windows."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def version(package: str) -> str | None:
