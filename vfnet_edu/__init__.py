@@ -1,7 +1,7 @@
 """VarifocalNet, taught and trained: an IoU-aware dense object detector in plain PyTorch (arXiv 2008.13367).
 
 >>> import vfnet_edu as vf
->>> recipe, model = vf.load("runs/vfnet_small")  # a checkpoint knows what it is
+>>> recipe, model = vf.load("vfnet_tiny")  # or a run folder, a checkpoint, a row of the results tables
 >>> found = vf.detect(model, "street.jpg")  # Detections(boxes (D, 4) xyxy px, scores (D,), labels (D,))
 >>> vf.viz.draw(found, "street.jpg", model.classes)
 >>> recipe = vf.recipes.vfnet_r50_ms_2x()  # a value: print it, change it
@@ -12,7 +12,7 @@ Names are imported when they are first used: `python -m vfnet_edu.doctor` must s
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {  # public name -> the module it lives in
     "build": "models.detector",
@@ -41,7 +41,7 @@ _HOME = {  # public name -> the module it lives in
     "reppoints_r50": "weights.zoo",
     "atss_r50": "weights.zoo",
 }
-_MODULES = ("boxes", "losses", "recipes", "viz", "weights", "evaluate")  # used as `vf.recipes.…`
+_MODULES = ("boxes", "losses", "recipes", "viz")  # used as `vf.recipes.…`
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
