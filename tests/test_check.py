@@ -1,5 +1,7 @@
 """The report on a data set: every fault that was put in is found, named, and nothing is made up."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vfnet_edu.check import as_html, as_text, main
+from vfnet_edu.check import main
 from vfnet_edu.data.paths import find_dataset
 from vfnet_edu.data.survey import check_dataset
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.viz.data_report import as_html, as_text
 
 
 @pytest.fixture
@@ -221,6 +224,52 @@ def test_html_is_one_file_with_pictures(data):
     assert page.count("data:image/jpeg;base64,") == 9 and "http" not in page and "Nothing would stop training" in page
 
 
+def pictures(page):
+    return [
+        Image.open(io.BytesIO(base64.b64decode(code)))
+        for code in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    ]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pictures_from_outside_are_not_shown(data, allowed, tmp_path_factory):
+    """A link could pull any picture of this machine into a report that is then passed on."""
+    outside, link = tmp_path_factory.mktemp("outside") / "secret.png", data[0] / "train/train0.jpg"
+    Image.new("RGB", (80, 60), (255, 0, 0)).save(outside)
+    link.unlink()
+    link.symlink_to(outside)
+    data[1]["train"]["annotations"] = [a | {"bbox": [60, 40, 15, 15]} for a in data[1]["train"]["annotations"]]
+    report, sound = check(data, allow_outside=allowed)
+    assert report.ok == allowed and len(sound["train"]) == 5 + allowed and len(sound["val"]) == 3
+    page = as_html(report, sound)
+    red = [photo for photo in pictures(page) if np.abs(np.array(photo.getpixel((20, 20))) - (255, 0, 0)).max() < 20]
+    assert len(pictures(page)) == 8 + allowed and len(red) == allowed
+    assert ("is a link that leaves the image folder" in page) != allowed
+
+
+def test_pictures_in_the_page_are_small(data):
+    """However large, small or long the file: at most 480 pixels a side."""
+    sizes = [(1500, 1000), (4, 3), (2000, 20)]
+    for i, (width, height) in enumerate(sizes):
+        Image.effect_noise((width, height), 200).convert("RGB").save(data[0] / f"val/val{i}.jpg", "PNG")
+        data[1]["val"]["images"][i] |= {"width": width, "height": height}
+        data[1]["val"]["annotations"][2 * i] |= {"bbox": [1, 1, 2, 2]}
+    report, sound = check(data)
+    page = as_html(report, {"val": sound["val"]})
+    assert [photo.size for photo in pictures(page)] == [(480, 320), (480, 360), (480, 5)]
+    assert len(page) < 1_000_000
+
+
+def test_a_report_without_any_split_or_any_image(data):
+    data[1]["train"]["annotations"][0]["bbox"] = data[1]["val"]["annotations"][0]["bbox"] = "none"
+    assert "annotations[0].bbox" in as_html(*check(data)).replace("&#x27;", "'")
+    shutil.rmtree(data[0] / "val")
+    (data[0] / "val").mkdir()
+    data[1]["val"]["annotations"][0]["bbox"] = [1, 1, 9, 9]
+    report, sound = check(data)
+    assert len(sound["val"]) == 0 and not pictures(as_html(report, sound))
+
+
 def test_command_line(data, capsys):
     check(data)
     folder = data[0]
@@ -233,6 +282,20 @@ def test_command_line(data, capsys):
     with pytest.raises(UserError) as caught:
         main([str(folder), "--html", str(folder / "nowhere/report.html")])
     assert caught.value.code == Exit.STORAGE
+
+
+def test_the_folder_is_named_once_and_files_may_be_named(data, capsys):
+    check(data)
+    folder, annotations = str(data[0]), data[0] / "annotations"
+    main(["--data", folder])
+    as_option = capsys.readouterr().out
+    main([folder])
+    assert capsys.readouterr().out == as_option
+    train = ["--train-json", str(annotations / "instances_train.json"), "--train-images", str(data[0] / "train")]
+    main(train)
+    assert "there is no validation set" in capsys.readouterr().out
+    with pytest.raises(UserError, match="named twice"):
+        main([folder, "--data", folder])
 
 
 def test_exit_code(data):

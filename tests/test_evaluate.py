@@ -320,6 +320,20 @@ def test_command_scores_a_result_file(tmp_path, capsys):
     assert "give a checkpoint" in capsys.readouterr().err
 
 
+def test_command_scores_either_split(tmp_path, capsys):
+    """The objects of the two files differ, the detections are those of the first."""
+    (tmp_path / "r.json").write_text(json.dumps(GOOD))
+    train = two_objects(tmp_path).rename(tmp_path / "train.json")
+    data = json.loads(train.read_text())
+    data["annotations"] = data["annotations"][:1]
+    files = ("--results", tmp_path / "r.json", "--train-json", train, "--val-json", written(tmp_path, data))
+    for split, recall in ((("--split", "train"), "AR1   0.500"), ((), "AR1   1.000")):
+        assert command(*files, *split) == 0
+        assert recall in capsys.readouterr().out
+    assert command(*files[:2], "--split", "train", *files[4:]) == Exit.DATA
+    assert "no training set is named (give --train-json)" in capsys.readouterr().err
+
+
 def test_command_scores_a_checkpoint(tmp_path, capsys, monkeypatch):
     index, targets, _ = small_set(tmp_path)
     for name in index.file_names:

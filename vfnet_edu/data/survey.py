@@ -81,45 +81,59 @@ def check_dataset(
         progress: wraps the stream of images, as tqdm does; gets their number and the name of the split.
 
     Returns:
-        the report, and the index of each split that could be read.
+        the report, and of each split whose json could be read the index of those images that can be used.
     """
     wanted = {"train": (layout.train_json, layout.train_images)}
     if layout.val_json:
         wanted["val"] = layout.val_json, layout.val_images
-    findings, indices, digests = [], {}, {}
-    for split, (json, images) in wanted.items():
+    findings, indices, looks = [], {}, {}
+    for split, files in wanted.items():
         try:
-            index = indices[split] = read_coco(json, images)
+            index = read_coco(*files)
         except UserError as error:
             findings.append(Finding("error", split, str(error)))
             continue
         findings += _about_objects(split, index)
-        pool = ThreadPoolExecutor(workers or os.cpu_count())  # Pillow decodes outside of Python's lock
-        try:
-            looks = pool.map(lambda row, index=index: _look(index, row, allow_outside), range(len(index)))
-            looks = list(progress(looks, len(index), split))
-        finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all images
-        findings += _about_images(split, index, looks)
-        digests[split] = {digest: index.file_names[row] for row, (digest, _, _) in enumerate(looks) if digest}
+        indices[split] = index
+        looks[split] = _look_at_all(split, index, workers, allow_outside, progress)
+        findings += _about_images(split, index, looks[split])
     if "val" not in wanted:
         findings.append(Finding("note", "val", "there is no validation set: nothing will be evaluated"))
     if len(indices) == 2:
-        findings += _about_both(indices, digests)
+        findings += _about_both(indices, looks)
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.level))
-    return Report({split: _statistics(index) for split, index in indices.items()}, tuple(findings)), indices
+    report = Report({split: _statistics(index) for split, index in indices.items()}, tuple(findings))
+    return report, {split: index.select(_usable(looks[split])) for split, index in indices.items()}
 
 
-# ---- One image -------------------------------------------------------------------------------------------------------
+# ---- The images ------------------------------------------------------------------------------------------------------
 
 
-def _look(index: CocoIndex, row: int, allow_outside: bool) -> tuple[bytes, str, tuple[str, ...]]:
-    """Decode one image -> (digest of the file or b"", error or "", peculiarities)."""
+@dataclass(frozen=True)
+class _Look:
+    """What one image file turned out to be."""
+
+    fault: str = ""  # why it cannot be used; "" when it can
+    digest: bytes = b""  # of the file
+    oddities: tuple[str, ...] = ()
+
+
+def _look_at_all(split: str, index: CocoIndex, workers: int | None, allow_outside: bool, progress) -> list[_Look]:
+    """Decode every image, in the order of the index; arguments as in :func:`check_dataset`."""
+    pool = ThreadPoolExecutor(workers or os.cpu_count())  # Pillow decodes outside of Python's lock
+    try:
+        looks = pool.map(lambda row: _look(index, row, allow_outside), range(len(index)))
+        return list(progress(looks, len(index), split))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all images
+
+
+def _look(index: CocoIndex, row: int, allow_outside: bool) -> _Look:
     name, path, size = index.file_names[row], index.path(row), index.size(row)
     fault = file_fault(index.root, name, allow_outside)
     if fault:
-        return b"", f"{path} {fault}", ()
+        return _Look(f"{path} {fault}")
     try:
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
         height, width = read_image(path, size).shape[:2]
@@ -128,9 +142,9 @@ def _look(index: CocoIndex, row: int, allow_outside: bool) -> tuple[bytes, str, 
             orientation = image.getexif().get(ORIENTATION, 1)
             film = getattr(image, "is_animated", False) and image.format != "MPO"
     except UserError as error:
-        return b"", error.what, ()
+        return _Look(error.what)
     except OSError as error:
-        return b"", f"{path} cannot be read: {error}", ()
+        return _Look(f"{path} cannot be read: {error}")
     sideways = orientation in SIDEWAYS and height != width  # only then the size in the json tells what is meant
     odd = {
         "16-bit pictures, scaled to 8 bits": mode.startswith("I;16"),
@@ -142,23 +156,26 @@ def _look(index: CocoIndex, row: int, allow_outside: bool) -> tuple[bytes, str, 
         and stored == (height, width),
         f"more than {EXTREME} times as long as wide": max(size) > EXTREME * min(size),
     }
-    return digest, "", tuple(what for what, true in odd.items() if true)
+    return _Look("", digest, tuple(what for what, true in odd.items() if true))
 
 
-def _about_images(split: str, index: CocoIndex, looks: list) -> list[Finding]:
+def _usable(looks: list[_Look]) -> list[int]:
+    """Numbers of the images without a fault."""
+    return [row for row, look in enumerate(looks) if not look.fault]
+
+
+def _about_images(split: str, index: CocoIndex, looks: list[_Look]) -> list[Finding]:
     findings, same, odd = [], defaultdict(list), defaultdict(list)
-    bad = [row for row, (_, error, _) in enumerate(looks) if error]
+    bad = [row for row, look in enumerate(looks) if look.fault]
     if bad:
-        records = tuple(f"image id {index.image_ids[row]}: {looks[row][1]}" for row in bad)
+        records = tuple(f"image id {index.image_ids[row]}: {looks[row].fault}" for row in bad)
         missing = next((row for row in bad if not index.path(row).exists()), None)
         remedy = f" ({index.where_else(missing)})" if missing is not None else ""
         findings.append(Finding("error", split, f"{_count(bad, 'image')} cannot be used{remedy}", records))
-    for row, (digest, _, peculiarities) in enumerate(looks):
-        record = f"image id {index.image_ids[row]}: {index.file_names[row]}"
-        if digest:
-            same[digest].append(index.file_names[row])
-        for what in peculiarities:
-            odd[what].append(record)
+    for row in _usable(looks):
+        same[looks[row].digest].append(index.file_names[row])
+        for what in looks[row].oddities:
+            odd[what].append(f"image id {index.image_ids[row]}: {index.file_names[row]}")
     twins = tuple(" = ".join(names) for names in same.values() if len(names) > 1)
     if twins:
         findings.append(Finding("warning", split, f"{_count(twins, 'picture')} stored more than once", twins))
@@ -220,15 +237,18 @@ def _about_training(index: CocoIndex) -> list[Finding]:
     return findings
 
 
-def _about_both(indices: dict[str, CocoIndex], digests: dict[str, dict[bytes, str]]) -> list[Finding]:
+def _about_both(indices: dict[str, CocoIndex], looks: dict[str, list[_Look]]) -> list[Finding]:
     train, val = indices["train"], indices["val"]
     findings = []
     try:
         same_classes(train, val)
     except UserError as error:
         findings.append(Finding("error", "both", str(error)))
-    shared = digests["train"].keys() & digests["val"].keys()
-    leaked = tuple(sorted(f"train {digests['train'][d]} = val {digests['val'][d]}" for d in shared))
+    learned, judged = (
+        {looks[split][row].digest: index.file_names[row] for row in _usable(looks[split])}
+        for split, index in indices.items()
+    )
+    leaked = tuple(sorted(f"train {learned[d]} = val {judged[d]}" for d in learned.keys() & judged.keys()))
     if leaked:
         what = f"{_count(leaked, 'picture')} of val also in train: the scores will flatter"
         findings.append(Finding("warning", "both", what, leaked))

@@ -30,7 +30,7 @@ from vfnet_edu.data.images import read_image
 from vfnet_edu.evaluation.scores import MEANING, Outcome, Scores
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.runtime.files import write_atomically
-from vfnet_edu.viz import plots
+from vfnet_edu.viz import page, plots
 from vfnet_edu.viz.drawing import compare
 
 CAPTIONS = {  # in the order of the page
@@ -41,7 +41,7 @@ CAPTIONS = {  # in the order of the page
     "per_class_ap.png": "Average precision of each class.",
     "pr.png": "Precision over recall.",
     "lr.png": "Learning rate.",
-    "predictions.png": "Validation images, as annotated and as predicted.",
+    "predictions.png": "Images, as annotated and as predicted.",
 }
 
 
@@ -134,88 +134,52 @@ def _png(figure: Figure) -> bytes:
 
 
 # ------------------------------------------------------------------ the page
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #5b6774; --line: #dfe4ea; --page: #f6f8fa; --card: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6ebf0; --soft: #9aa7b4; --line: #2f3a46; --page: #12181f; --card: #1a222b; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 76rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { margin: .2rem 0; font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; }
-.soft, figcaption { color: var(--soft); font-size: .88rem; }
-.grid { display: grid; gap: 1rem; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
-.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
-.tile, figure, .box { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-.tile { padding: .5rem 1rem; min-width: 6.5rem; } .tile b { display: block; font-size: 1.5rem; line-height: 1.3; }
-figure { margin: 0; padding: .7rem; } figcaption { margin-top: .5rem; }
-figure.wide { grid-column: 1 / -1; max-width: 54rem; }
-figure img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
-.box { padding: .7rem 1rem; margin: .6rem 0; overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid var(--line); }
-tr:last-child td { border-bottom: 0; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-pre { margin: 0; overflow-x: auto; font: 13px/1.5 ui-monospace, monospace; } summary { cursor: pointer; }
-.why { border-left: 4px solid #d55e00; }
-"""
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body>
-<p class="soft">vfnet_edu run</p>
-<h1>{title}</h1>
-{body}
-</body></html>
-"""
-
-
 def _page(folder: Path, records: list[dict], new: dict, facts: dict) -> str:
-    """Every text that comes from outside (names of files and classes, the recipe, the command) passes `escape`."""
     train, evals = ([record for record in records if record["kind"] == kind] for kind in ("train", "eval"))
     if "AP" in new:  # the last line of the diary says the same, unless this evaluation was made outside of a run
         evals = [*evals[:-1], {**(evals[-1] if evals else {}), **new}]
     environment = json.loads(_text(folder / "environment.json") or "{}")
     pictures = [name for name in CAPTIONS if (folder / name).exists()]
     body = [
-        *_tiles(train, evals),
+        page.tiles(_headline(train, evals)),
         *(_why(evals[-1]) if evals else ()),
-        *('<div class="grid">', *map(_picture, pictures), "</div>"),
+        page.grid(map(_picture, pictures)),
         *(_evaluation(evals[-1]) if evals else ()),
         *_origin(_text(folder / "config.txt"), environment.pop("command", ""), facts | environment),
     ]
-    return PAGE.format(title=escape(folder.resolve().name), style=STYLE, body="\n".join(body))
+    return page.page("vfnet_edu run", folder.resolve().name, body)
 
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def _tiles(train: list[dict], evals: list[dict]) -> list[str]:
-    tiles = {}
+def _headline(train: list[dict], evals: list[dict]) -> dict[str, str]:
+    """The numbers that one looks for first."""
+    numbers = {}
     if evals:
         last, best = evals[-1], max(evals, key=lambda record: record["AP"])
-        tiles |= {name: _percent(last[name]) for name in ("AP", "AP50", "AP75")}
+        numbers |= {name: _percent(last[name]) for name in ("AP", "AP50", "AP75")}
         if len(evals) > 1:
-            tiles[f"best AP, epoch {best['epoch']}"] = _percent(best["AP"])
+            numbers[f"best AP, epoch {best['epoch']}"] = _percent(best["AP"])
         if last.get("rank_correlation") is not None:
-            tiles["score–IoU correlation"] = f"{last['rank_correlation']:.2f}"
+            numbers["score–IoU correlation"] = f"{last['rank_correlation']:.2f}"
     if train:
-        tiles["steps"] = f"{train[-1]['step']:,}"
+        numbers["steps"] = f"{train[-1]['step']:,}"
     if speeds := [record["images_per_second"] for record in train if record.get("images_per_second")]:
-        tiles["images per second"] = f"{np.median(speeds):.3g}"
-    return ['<div class="tiles">', *(f'<div class="tile"><b>{v}</b>{k}</div>' for k, v in tiles.items()), "</div>"]
+        numbers["images per second"] = f"{np.median(speeds):.3g}"
+    return numbers
 
 
 def _why(last: dict) -> list[str]:
     state = "0" if last["AP"] == 0 else "undefined"
-    return [f'<p class="box why">AP is {state}: {escape(last["why"])}.</p>'] if last["why"] else []
+    return [page.card(escape(f"AP is {state}: {last['why']}."), kind="warning apart")] if last["why"] else []
 
 
 def _picture(name: str) -> str:
-    wide, text = ' class="wide"' if name == "predictions.png" else "", escape(CAPTIONS[name])
+    text = escape(CAPTIONS[name])
     image = f'<a href="{name}"><img src="{name}" alt="{text}"></a>'
-    return f"<figure{wide}>{image}<figcaption>{text}</figcaption></figure>"
+    return page.figure(image, text, kind="wide" if name == "predictions.png" else "")
 
 
 def _evaluation(last: dict) -> list[str]:
@@ -225,12 +189,13 @@ def _evaluation(last: dict) -> list[str]:
         for row in sorted(last["per_class"], key=lambda row: -row["AP"])
     ]
     epoch = f", epoch {last['epoch']}" if "epoch" in last else ""
+    tables = (
+        page.table([("measure", "%", "meaning"), *numbers], numeric=(1,)),
+        page.table([("class", "AP", "AP50", "objects", "detections"), *classes], numeric=(1, 2, 3, 4)),
+    )
     return [
         f"<h2>Last evaluation{epoch}: {last['images']:,} images</h2>",
-        '<div class="grid">',
-        _table([("", "%", ""), *numbers], numeric=(1,)),
-        _table([("class", "AP", "AP50", "objects", "detections"), *classes], numeric=(1, 2, 3, 4)),
-        "</div>",
+        page.grid(map(page.card, tables)),
         '<p class="soft">In per cent. A dash is undefined: there is no object of that kind.</p>',
     ]
 
@@ -238,22 +203,13 @@ def _evaluation(last: dict) -> list[str]:
 def _origin(recipe: str, command: str, facts: dict) -> list[str]:
     parts = ["<h2>How it was made</h2>"] if recipe or command or facts else []
     if command:
-        parts.append(f'<div class="box"><pre>{escape(command)}</pre></div>')
+        parts.append(page.card(f"<pre>{escape(command)}</pre>"))
     if facts:
-        parts.append(_table([(name, str(value)) for name, value in facts.items() if value != ""], head=False))
+        parts.append(page.card(page.facts({name: str(value) for name, value in facts.items() if value != ""})))
     if recipe:
-        parts.append(f'<details class="box"><summary>every setting</summary><pre>{escape(recipe)}</pre></details>')
+        parts.append(page.card(page.folded("every setting", f"<pre>{escape(recipe)}</pre>")))
     return parts
 
 
 def _percent(value: float) -> str:
     return "–" if value < 0 else f"{100 * value:.1f}"
-
-
-def _table(rows: list[tuple[str, ...]], numeric: tuple[int, ...] = (), head: bool = True) -> str:
-    lines = []
-    for n, row in enumerate(rows):
-        tag = "th" if head and n == 0 else "td"
-        cells = (f"<{tag}{' class=n' * (i in numeric)}>{escape(text)}</{tag}>" for i, text in enumerate(row))
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="box"><table>{"".join(lines)}</table></div>'
