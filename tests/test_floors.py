@@ -11,7 +11,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "ops.star.reference < ops.star.embedding_bag ops.star.triton_kernels ops.dcn < ops.star.triton < ops.star.operator",
     "assigners postprocess",
     "data.coco_json < data.paths data.coco data.images data.transforms < data.loader data.shapes data.survey",
-    "models.protocols models.layers < models.backbones.common < models.backbones.resnet models.backbones.res2net models.necks",
+    "models.protocols models.layers models.backbones.common",
+    "models.backbones.resnet models.backbones.res2net models.necks",
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",
     "recipe < models.detector",
     "recipes",
@@ -22,7 +23,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "< training.run",
     "inference",
     "evaluate predict",
-    "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.losses",
+    "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses",
     "widgets.front_end < widgets.pyramid widgets.atss widgets.loss widgets.ranking widgets.star widgets.planner",
     "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 "
     "exercises.chapter_18",

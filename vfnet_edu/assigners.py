@@ -1,15 +1,19 @@
 """Who learns what.  Each assigner maps priors to ground truth: a gt index per prior, or one of the two marks below."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vfnet_edu.boxes import area, centers, iou, xyxy_to_ltrb
-from vfnet_edu.priors import grid_points
+from vfnet_edu.priors import ceil32, grid_points, valid_cells
 
 BACKGROUND = -1  # learn a score of zero here
 IGNORED = -2  # learn nothing here
+
+BLOCK = 32  # points of a level that `nearest` rules out together
+DISTANCES = 2**20  # that `nearest` holds at once: 4 MB, which a CPU's cache still holds
 
 
 @torch.no_grad()
@@ -32,30 +36,31 @@ def atss(anchors: Tensor, level_sizes: list[int], gt_boxes: Tensor, topk: int = 
     """
     if len(gt_boxes) == 0:
         return anchors.new_full((len(anchors),), BACKGROUND, dtype=torch.int64)
-    overlap = iou(anchors[:, None], gt_boxes)  # (P, G)
-    offset = centers(anchors)[:, None] - centers(gt_boxes)  # (P, G, 2)
-    distance = offset.square().sum(-1).sqrt()  # (P, G)
+    points = centers(anchors)  # (P, 2)
 
     # 1. on every level, the k anchors whose centre is nearest to the centre of the box
     candidates, start = [], 0
-    for d in distance.split(level_sizes):
-        candidates.append(d.topk(min(topk, len(d)), dim=0, largest=False).indices + start)
-        start += len(d)
+    for level in points.split(level_sizes):
+        candidates.append(nearest(level, centers(gt_boxes), topk) + start)
+        start += len(level)
     candidates = torch.cat(candidates)  # (T, G), T = 9 * levels
 
     # 2. the threshold of a box: mean + standard deviation of its candidates' IoU
-    candidate_iou = overlap.gather(0, candidates)  # (T, G)
-    positive = candidate_iou >= candidate_iou.mean(0) + candidate_iou.std(0)
+    overlap = iou(anchors[candidates], gt_boxes)  # (T, G)
+    positive = overlap >= overlap.mean(0) + overlap.std(0)
 
     # 3. keep those whose centre lies inside the box
-    ltrb = xyxy_to_ltrb(centers(anchors)[candidates], gt_boxes)  # (T, G, 4)
+    ltrb = xyxy_to_ltrb(points[candidates], gt_boxes)  # (T, G, 4)
     positive &= ltrb.amin(-1) > 0.01
 
     # 4. an anchor claimed by two boxes goes to the one it overlaps most (equal: the first)
-    claim = torch.full_like(overlap, -1.0)
-    claim.scatter_(0, candidates, torch.where(positive, candidate_iou, -1.0))
-    best, match = claim.max(dim=1)  # (P,), (P,)
-    return torch.where(best >= 0, match, BACKGROUND)
+    where, nobody = candidates.flatten(), len(gt_boxes)
+    claim = torch.where(positive, overlap, -1.0)  # (T, G)
+    best = claim.new_full((len(anchors),), -1.0).scatter_reduce(0, where, claim.flatten(), "amax")  # (P,)
+    positive &= overlap == best[candidates]
+    owner = torch.where(positive, torch.arange(nobody, device=where.device), nobody)  # (T, G)
+    match = torch.full_like(best, nobody, dtype=torch.int64).scatter_reduce(0, where, owner.flatten(), "amin")  # (P,)
+    return torch.where(match < nobody, match, BACKGROUND)
 
 
 @torch.no_grad()
@@ -166,3 +171,94 @@ def last_claim(claimed: Tensor, otherwise: Tensor) -> Tensor:
     rank = torch.arange(1, claimed.shape[1] + 1, dtype=torch.int32, device=claimed.device)
     last = (claimed * rank).amax(1).long()  # 0: nobody
     return torch.where(last > 0, last - 1, otherwise)
+
+
+# ------------------------------------------------------------------ a batch of images
+def assign_images(
+    assign: Callable[[Tensor, list[int], Tensor, Tensor], Tensor],
+    priors: Tensor,
+    level_shapes: list[tuple[int, int]],
+    strides: Sequence[int],
+    targets: list[dict[str, Tensor]],
+    image_sizes: list[tuple[int, int]],
+    unmapped: int,
+    per_cell: int = 1,
+) -> Tensor:
+    """Run an assigner image by image on the priors that lie on the image.  -> (B, P) int64
+
+    Args:
+        assign: (priors (V, ·), level sizes, gt boxes (G, 4), gt labels (G,)) -> match (V,).
+        priors: (P, ·) of all levels, shared by the images, or (B, P, ·) of each image.
+        level_shapes: (H, W) of each level.
+        strides: of each level.
+        targets: per image ``{"boxes": (G, 4), "labels": (G,)}``.
+        image_sizes: (height, width) of each image without padding.
+        unmapped: the mark of a prior on batch padding.
+        per_cell: priors per cell.
+    """
+    matches = []
+    for i, (target, size) in enumerate(zip(targets, image_sizes, strict=True)):
+        padded = (ceil32(size[0]), ceil32(size[1]))
+        levels = [  # on the CPU, where counting them waits for no GPU
+            valid_cells(hw, s, padded).repeat_interleave(per_cell) for hw, s in zip(level_shapes, strides, strict=True)
+        ]
+        valid = torch.cat(levels).nonzero()[:, 0].to(priors.device, non_blocking=True)  # (V,)
+        own = priors if priors.dim() == 2 else priors[i]  # (P, ·)
+        match = torch.full_like(own[:, 0], unmapped, dtype=torch.int64)
+        match[valid] = assign(own[valid], [int(v.sum()) for v in levels], target["boxes"], target["labels"])
+        matches.append(match)
+    return torch.stack(matches)
+
+
+def matched_truth(targets: list[dict[str, Tensor]], match: Tensor, image: Tensor, prior: Tensor):
+    """The box and the class that each of N positives must predict.  -> (N, 4), (N,)
+
+    match (B, P) holds gt indices within their image; (image, prior) name the positives.
+    """
+    counts = torch.tensor([0] + [len(t["labels"]) for t in targets[:-1]], device=match.device)
+    row = match[image, prior] + counts.cumsum(0)[image]
+    return torch.cat([t["boxes"] for t in targets])[row], torch.cat([t["labels"] for t in targets])[row]
+
+
+# ------------------------------------------------------------------ the nearest points
+def nearest(points: Tensor, to: Tensor, k: int) -> Tensor:
+    """The k points of a level nearest to each of G others, the nearest first; all, if there are fewer.
+
+    Args:
+        points: (n, 2) of one level, row by row.
+        to: (G, 2).
+        k: how many.
+
+    Returns:
+        (min(k, n), G) int64, the indices that ``topk`` finds among all distances, also where distances are equal.
+
+    On a CPU a large level is searched by blocks of points that follow each other, and so lie close together: the
+    rectangle that a block fills says how near its points can be, and only the k + 8 most promising blocks are opened.
+    Where that does not settle the order (a point as near as another, a block as near as the last point) all points are
+    compared.  A GPU compares them at once: it is fast enough, and the host need not wait to learn what is settled.
+    """
+    opened = k + 8
+    if points.device.type != "cpu" or len(points) < 2 * opened * BLOCK:
+        return nearest_of_all(points, to, min(k, len(points))).T
+    blocks = F.pad(points, (0, 0, 0, -len(points) % BLOCK), value=torch.inf).unflatten(0, (-1, BLOCK))  # (n/32, 32, 2)
+    closest = to[:, None].clamp(blocks.amin(1), blocks.amax(1))  # (G, n/32, 2) in the rectangle of each block
+    bound, block = squared_distance(to, closest).topk(opened + 1, largest=False)  # (G, k + 9) each
+    square, index = squared_distance(to, blocks[block[:, :-1]].flatten(1, 2)).topk(k + 1, largest=False)  # (G, k + 1)
+    found = block.gather(1, index // BLOCK) * BLOCK + index % BLOCK  # (G, k + 1)
+
+    distance, beyond = square.sqrt(), bound[:, -1].sqrt()  # rounding to a root makes some distances equal
+    settled = (distance.diff() > 0).all(1) & (distance[:, -1] < beyond)  # (G,)
+    found[~settled, :k] = nearest_of_all(points, to[~settled], k)
+    return found[:, :k].T
+
+
+def nearest_of_all(points: Tensor, to: Tensor, k: int) -> Tensor:
+    """The same by comparing all distances, but never more than DISTANCES at once.  (n, 2), (G, 2) -> (G, k)"""
+    at_once = max(1, DISTANCES // max(1, len(points)))
+    found = [squared_distance(some, points).sqrt_().topk(k, largest=False).indices for some in to.split(at_once)]
+    return torch.cat(found)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """From each of G points to all of N, or to N of its own.  (G, 2), (N, 2) or (G, N, 2) -> (G, N)"""
+    return (a[:, :1] - b[..., 0]).square_().add_((a[:, 1:] - b[..., 1]).square_())

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vfnet_edu.boxes import giou
 
+MIN_IOU = 1e-6  # a positive's target stays above 0, so it stays on the positive branch of the varifocal loss
+
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Focal loss: down-weight what is already easy.  logits (N, K), target (N, K) in {0, 1} -> (N, K)

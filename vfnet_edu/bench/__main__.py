@@ -1,4 +1,4 @@
-"""`python -m vfnet_edu.bench star|tune|model|data|losses`: tables of measurements, never tests."""
+"""`python -m vfnet_edu.bench star|tune|model|data|assign|losses`: tables of measurements, never tests."""
 
 import importlib
 
@@ -9,6 +9,7 @@ WHAT = {
     "tune": "the tiles of the star's kernels, on a GPU",
     "model": "images per second of a recipe, forward and training step",
     "data": "images per second of the loader, by number of workers",
+    "assign": "ATSS against its naive reference, by number of boxes",
     "losses": "focal against varifocal loss, head by head, on the embedded data set",
 }
 

@@ -1,14 +1,13 @@
 """The small parts that necks and heads share."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
-from vfnet_edu.priors import ceil32, valid_cells
 
 
 class ConvNorm(nn.Module):
@@ -93,50 +92,3 @@ def mean_over_ranks(x: Tensor) -> Tensor:
         x = x.detach().clone()
         dist.all_reduce(x.div_(dist.get_world_size()))
     return x
-
-
-def assign_images(
-    assign: Callable[[Tensor, list[int], Tensor, Tensor], Tensor],
-    priors: Tensor,
-    level_shapes: list[tuple[int, int]],
-    strides: Sequence[int],
-    targets: list[dict[str, Tensor]],
-    image_sizes: list[tuple[int, int]],
-    unmapped: int,
-    per_cell: int = 1,
-) -> Tensor:
-    """Run an assigner image by image on the priors that lie on the image.  -> (B, P) int64
-
-    Args:
-        assign: (priors (V, ·), level sizes, gt boxes (G, 4), gt labels (G,)) -> match (V,).
-        priors: (P, ·) of all levels, shared by the images, or (B, P, ·) of each image.
-        level_shapes: (H, W) of each level.
-        strides: of each level.
-        targets: per image ``{"boxes": (G, 4), "labels": (G,)}``.
-        image_sizes: (height, width) of each image without padding.
-        unmapped: the mark of a prior on batch padding.
-        per_cell: priors per cell.
-    """
-    device, matches = priors.device, []
-    for i, (target, size) in enumerate(zip(targets, image_sizes, strict=True)):
-        padded = (ceil32(size[0]), ceil32(size[1]))
-        levels = [
-            valid_cells(hw, s, padded, device).repeat_interleave(per_cell)
-            for hw, s in zip(level_shapes, strides, strict=True)
-        ]
-        valid = torch.cat(levels)  # (P,)
-        match = torch.full_like(valid, unmapped, dtype=torch.int64)
-        own = (priors if priors.dim() == 2 else priors[i])[valid]
-        match[valid] = assign(own, [int(v.sum()) for v in levels], target["boxes"], target["labels"])
-        matches.append(match)
-    return torch.stack(matches)
-
-
-def matched_truth(targets: list[dict[str, Tensor]], match: Tensor, image: Tensor, prior: Tensor):
-    """The box and the class that each of N positives must predict.  -> (N, 4), (N,)
-
-    match (B, P) holds gt indices within their image; (image, prior) name the positives.
-    """
-    counts = torch.tensor([0] + [len(t["labels"]) for t in targets[:-1]], device=match.device)
-    row = match[image, prior] + counts.cumsum(0)[image]
-    return torch.cat([t["boxes"] for t in targets])[row], torch.cat([t["labels"] for t in targets])[row]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.models.backbones.resnet import freeze, hold_norms, init_backbone
+from vfnet_edu.models.backbones.common import add_stages, freeze, hold_norms, init_backbone, run_stages
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
@@ -85,25 +85,13 @@ class Res2Net(nn.Module):
             nn.Conv2d(half, config.width, 3, 1, 1, bias=False), nn.BatchNorm2d(config.width), nn.ReLU(inplace=True),
         )  # fmt: skip
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        c_in = config.width
-        for stage, depth in enumerate(config.blocks, start=1):
-            planes, blocks = config.width * 2 ** (stage - 1), []
-            for i in range(depth):
-                stride = 2 if i == 0 and stage > 1 else 1
-                blocks.append(Bottle2neck(c_in, planes, stride, i == 0, config, dcn=config.dcn and stage > 1))
-                c_in = planes * 4
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        add_stages(self, lambda c_in, planes, stride, first, dcn: Bottle2neck(c_in, planes, stride, first, config, dcn))
         init_backbone(self)
         freeze(self, [self.stem])
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """All four: [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
-        x = self.maxpool(self.stem(x))  # (B, 64, H/4, W/4)
-        maps = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            maps.append(x)
-        return maps
+        return run_stages(self, self.maxpool(self.stem(x)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(x)[1:]

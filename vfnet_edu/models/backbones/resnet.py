@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from vfnet_edu.models.backbones.common import add_stages, freeze, hold_norms, init_backbone, run_stages
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
@@ -83,29 +84,16 @@ class ResNet(nn.Module):
         self.config = config
         self.conv1, self.bn1 = nn.Conv2d(3, config.width, 7, 2, 3, bias=False), nn.BatchNorm2d(config.width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        c_in = config.width
-        for stage, depth in enumerate(config.blocks, start=1):
-            planes, blocks = config.width * 2 ** (stage - 1), []
-            for i in range(depth):
-                stride = 2 if i == 0 and stage > 1 else 1
-                if config.block == "basic":
-                    blocks.append(BasicBlock(c_in, planes, stride))
-                    c_in = planes
-                else:
-                    blocks.append(Bottleneck(c_in, planes, stride, config, dcn=config.dcn and stage > 1))
-                    c_in = planes * 4
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        if config.block == "basic":
+            add_stages(self, lambda c_in, planes, stride, first, dcn: BasicBlock(c_in, planes, stride), expansion=1)
+        else:
+            add_stages(self, lambda c_in, planes, stride, first, dcn: Bottleneck(c_in, planes, stride, config, dcn))
         init_backbone(self)
         freeze(self, [self.conv1, self.bn1])
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """All four: [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
-        x = self.maxpool(self.bn1(self.conv1(x)).relu_())  # (B, 64, H/4, W/4)
-        maps = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            maps.append(x)
-        return maps
+        return run_stages(self, self.maxpool(self.bn1(self.conv1(x)).relu_()))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(x)[1:]
@@ -113,28 +101,3 @@ class ResNet(nn.Module):
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)
         return hold_norms(self)
-
-
-def init_backbone(backbone: nn.Module) -> None:
-    """Kaiming-normal convolutions (He et al. 2015), for training from scratch; DCNv2 starts on the regular grid."""
-    for m in backbone.modules():
-        if isinstance(m, nn.Conv2d):
-            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-    for m in backbone.modules():
-        if isinstance(m, ModulatedDeformConv2d):
-            m.start_as_plain()
-
-
-def freeze(backbone: nn.Module, stem: list[nn.Module]) -> None:
-    """Stop the gradient of `config.frozen_stages`: with few images their ImageNet filters beat new ones."""
-    n = backbone.config.frozen_stages
-    for module in [] if n < 0 else stem + [getattr(backbone, f"layer{i}") for i in range(1, n + 1)]:
-        module.requires_grad_(False)
-
-
-def hold_norms(backbone: nn.Module) -> nn.Module:
-    """BatchNorm in evaluation mode where it must not learn statistics: everywhere (`frozen_norm`), or where frozen."""
-    for m in backbone.modules():
-        if isinstance(m, nn.BatchNorm2d) and (backbone.config.frozen_norm or not m.weight.requires_grad):
-            m.eval()
-    return backbone

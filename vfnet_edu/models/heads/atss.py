@@ -12,22 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfnet_edu.assigners import IGNORED, atss
+from vfnet_edu.assigners import IGNORED, assign_images, atss, matched_truth
 from vfnet_edu.boxes import centerness, centers, decode_deltas, iou
-from vfnet_edu.losses import focal_loss, giou_loss, varifocal_loss
-from vfnet_edu.models.layers import (
-    assign_images,
-    flatten_levels,
-    init_normal,
-    matched_truth,
-    mean_over_ranks,
-    start_scores,
-    tower,
-)
+from vfnet_edu.losses import MIN_IOU, focal_loss, giou_loss, varifocal_loss
+from vfnet_edu.models.layers import flatten_levels, init_normal, mean_over_ranks, start_scores, tower
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
 
-MIN_IOU = 1e-6  # a positive's target stays above 0, so it stays on the positive branch of the varifocal loss
 STDS = (0.1, 0.1, 0.2, 0.2)  # unit of the deltas
 
 

@@ -6,14 +6,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.assigners import fovea
+from vfnet_edu.assigners import fovea, matched_truth
 from vfnet_edu.boxes import clip, iou, ltrb_to_xyxy, xyxy_to_ltrb
-from vfnet_edu.losses import focal_loss, smooth_l1_loss, varifocal_loss
-from vfnet_edu.models.layers import flatten_levels, init_normal, matched_truth, start_scores, tower
+from vfnet_edu.losses import MIN_IOU, focal_loss, smooth_l1_loss, varifocal_loss
+from vfnet_edu.models.layers import flatten_levels, init_normal, start_scores, tower
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import per_point, pyramid_points
 
-MIN_IOU = 1e-6  # a positive's target stays above 0, so it stays on the positive branch of the varifocal loss
 MAX_RATIO = 16.0  # a side is learned as at most 16 and at least 1/16 of the level's base edge
 
 

@@ -12,18 +12,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.assigners import IGNORED, max_iou, nearest_point
+from vfnet_edu.assigners import IGNORED, assign_images, matched_truth, max_iou, nearest_point
 from vfnet_edu.boxes import iou
 from vfnet_edu.losses import focal_loss, smooth_l1_loss, varifocal_loss
-from vfnet_edu.models.layers import (
-    assign_images,
-    flatten_levels,
-    init_normal,
-    matched_truth,
-    scale_gradient,
-    start_scores,
-    tower,
-)
+from vfnet_edu.models.layers import flatten_levels, init_normal, scale_gradient, start_scores, tower
 from vfnet_edu.ops.dcn import GRID, deformable_conv2d
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import per_point, pyramid_points

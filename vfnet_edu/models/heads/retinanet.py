@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.assigners import IGNORED, max_iou
+from vfnet_edu.assigners import IGNORED, assign_images, matched_truth, max_iou
 from vfnet_edu.boxes import decode_deltas, encode_deltas, iou
 from vfnet_edu.losses import focal_loss, varifocal_loss
-from vfnet_edu.models.layers import assign_images, flatten_levels, init_normal, matched_truth, start_scores, tower
+from vfnet_edu.models.layers import flatten_levels, init_normal, start_scores, tower
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
 

@@ -11,15 +11,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.assigners import IGNORED, atss
+from vfnet_edu.assigners import IGNORED, assign_images, atss, matched_truth
 from vfnet_edu.boxes import centers, iou, ltrb_to_xyxy
-from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, varifocal_loss
+from vfnet_edu.losses import MIN_IOU, focal_loss, giou_loss, quality_focal_loss, varifocal_loss
 from vfnet_edu.models.layers import (
     ConvNorm,
-    assign_images,
     flatten_levels,
     init_normal,
-    matched_truth,
     mean_over_ranks,
     scale_gradient,
     start_scores,
@@ -28,8 +26,6 @@ from vfnet_edu.models.layers import (
 from vfnet_edu.ops.star.operator import star_conv2d_pyramid
 from vfnet_edu.postprocess import Candidates
 from vfnet_edu.priors import pyramid_anchors
-
-MIN_IOU = 1e-6  # a positive's target stays above 0, so it stays on the positive branch of the varifocal loss
 
 
 @dataclass(frozen=True)
