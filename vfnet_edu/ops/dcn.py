@@ -29,7 +29,7 @@ def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
     safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
     with _no_autocast(x):
         mask = None if mask is None else mask.to(dtype)
-        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), stride=stride, padding=1, mask=mask)
+        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), stride=(stride, stride), padding=(1, 1), mask=mask)
     return y.masked_fill(offset.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
 
 
@@ -58,8 +58,8 @@ class ModulatedDeformConv2d(nn.Module):
 
     def start_as_plain(self) -> None:
         """Offsets 0 and masks one half: the regular grid."""
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
+        for parameter in self.conv_offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         with _no_autocast(x):  # places need more than 8 bits

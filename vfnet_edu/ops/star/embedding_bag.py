@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from vfnet_edu.ops.star.reference import star_reads
 
@@ -83,8 +84,8 @@ class _Image(torch.autograd.Function):
         strips = ctx.strips or (_strip(table, cell, factor) for cell, factor in _strips(cells, factors))
         for first, near, factor, stretched in strips:
             g = grad[:, :, row : row + stretched.shape[2] // 3]
-            dstretched = torch.nn.grad.conv2d_input(stretched.shape, weight, g, stride=3)
-            dweight += torch.nn.grad.conv2d_weight(stretched.detach(), weight.shape, g, stride=3)
+            dstretched = conv2d_input(stretched.shape, weight, g, stride=3)
+            dweight += conv2d_weight(stretched.detach(), weight.shape, g, stride=3)
             dnear, dfactor = torch.autograd.grad(stretched, (near, factor), dstretched, retain_graph=True)
             dtable[first : first + len(near)] += dnear
             dfactors.append(dfactor)

@@ -133,7 +133,7 @@ def star_conv2d_torchvision(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     outside = stride * 2.0**20  # pixels: further than any cell
     safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision makes an address of a NaN and crashes
-    out = deform_conv2d(x.to(dtype), star_offsets(safe, stride).to(dtype), weight.to(dtype), padding=1)
+    out = deform_conv2d(x.to(dtype), star_offsets(safe, stride).to(dtype), weight.to(dtype), padding=(1, 1))
     return out.masked_fill(ltrb.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
 
 

@@ -26,9 +26,9 @@ def star_conv2d_reference(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) 
     """See :func:`vfnet_edu.ops.star.operator.star_conv2d`."""
     near_rows, near_columns = star_neighbours(ltrb, stride)
     image = torch.arange(len(x), device=x.device)[:, None, None]
-    cells = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+    cells, zero = x.permute(0, 2, 3, 1), x.new_zeros(())  # (B, H, W, C), ()
     samples = [  # nine of (B, H, W, C)
-        sum((wy * wx)[..., None] * cells[image, iy, ix] for iy, wy in near_row for ix, wx in near_column)
+        sum(((wy * wx)[..., None] * cells[image, iy, ix] for iy, wy in near_row for ix, wx in near_column), zero)
         for near_row in near_rows
         for near_column in near_columns
     ]

@@ -6,7 +6,7 @@ arrays is described in :mod:`vfnet_edu.ops.star.triton_kernels`.
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import torch
 import torch.nn.functional as F
@@ -112,8 +112,8 @@ def _setup_context(ctx, inputs, output):
 
 
 def _split(tensors: Sequence[Tensor], parts: Sequence[int]) -> list[list[Tensor]]:
-    tensors = iter(tensors)
-    return [[next(tensors) for _ in range(n)] for n in parts]
+    stream = iter(tensors)
+    return [list(islice(stream, n)) for n in parts]
 
 
 def _backward(ctx, grads):
@@ -189,7 +189,7 @@ def _ordered_dxs(grads, ltrbs, weights, strides) -> list[Tensor]:
 
 def _levels(ltrbs: Sequence[Tensor], strides: Sequence[int], tile: int) -> tuple[tuple[int, ...], int]:
     """The levels as the kernels take them, and the number of tiles in all."""
-    sizes = [ltrb.shape[2:] for ltrb in ltrbs]
+    sizes = [(ltrb.shape[2], ltrb.shape[3]) for ltrb in ltrbs]
     tiles = sum(-(-len(ltrbs[0]) * height * width // tile) for height, width in sizes)
     return tuple(pack_level(*size, stride) for size, stride in zip(sizes, strides, strict=True)), tiles
 

@@ -23,15 +23,19 @@ Backward, with column[p, tap] = grad[p] @ weight[tap], the gradient of a sample:
 Whatever the dtype of the features, they are interpolated and summed in float32.
 """
 
+# A kernel is written in Triton's language, not Python: its constexpr take plain values, its static_range is unrolled.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
 import math
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
+from triton import knobs
 from triton.errors import TritonError as TritonError  # for others to catch: Triton is imported here alone
 
 # The interpreter (TRITON_INTERPRET=1) multiplies bfloat16 as if its bits were an integer: there, widen the operands.
-INTERPRETED = bool(triton.knobs.runtime.interpret)
+INTERPRETED = bool(knobs.runtime.interpret)
 
 
 def pack_level(height: int, width: int, stride: int) -> int:
