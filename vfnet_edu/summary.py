@@ -64,7 +64,8 @@ def summarize(model: Detector, size: tuple[int, int]) -> list[Part]:
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 
     parts = []
-    for name, module in (("backbone", model.backbone), ("neck", model.neck), ("head", model.head)):
+    for name in ("backbone", "neck", "head"):
+        module = model.get_submodule(name)
         whole = _part(name, list(module.parameters()), counts[type(module).__name__])
         inner = [
             _part(f"{name}.{n}", list(m.parameters()), counts.get(f"{type(module).__name__}.{n}", 0))
@@ -81,7 +82,7 @@ def _part(name: str, parameters: list[torch.Tensor], flops: int) -> Part:
     return Part(name, sum(p.numel() for p in parameters), sum(p.numel() for p in trained), flops)
 
 
-def _deform_flops(x, weight, offset, mask, bias, *args, out_shape=None, **kwargs) -> int:
+def _deform_flops(x, weight, offset, mask, bias, *args, out_shape, **kwargs) -> int:
     """A deformable convolution counts as the plain one: the nine samples are looked up, not computed."""
     batch, channels, h, w = out_shape
     return 2 * batch * channels * h * w * weight[1:].numel()

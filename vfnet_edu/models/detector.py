@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vfnet_edu.models.protocols import HeadOutput
+from vfnet_edu.models.protocols import Backbone, Head, HeadOutput, Neck
 from vfnet_edu.postprocess import Candidates, Detections, select
 from vfnet_edu.priors import ceil32
 from vfnet_edu.recipe import Recipe
@@ -52,14 +52,17 @@ class Detector(nn.Module):
         ValueError: another number of classes.
     """
 
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor  # (3, 1, 1)
+
     def __init__(self, recipe: Recipe, classes: Sequence[str]):
         super().__init__()
         if len(classes) != recipe.head.classes:
             raise ValueError(f"{len(classes)} names for {recipe.head.classes} classes")
         self.recipe, self.classes = recipe, tuple(classes)
-        self.backbone = recipe.backbone.build()
-        self.neck = recipe.neck.build(recipe.backbone.out_channels)
-        self.head = recipe.head.build(recipe.neck.channels)
+        self.backbone: Backbone = recipe.backbone.build()
+        self.neck: Neck = recipe.neck.build(recipe.backbone.out_channels)
+        self.head: Head = recipe.head.build(recipe.neck.channels)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.train()  # norms that a backbone holds frozen are so from the start

@@ -70,7 +70,7 @@ def start_scores(conv: nn.Conv2d, std: float = 0.01, probability: float = 0.01) 
     classes differ from the first step, and the head does not spend hundreds of steps on telling object from background.
     """
     nn.init.normal_(conv.weight, std=std)
-    nn.init.constant_(conv.bias, -math.log((1 - probability) / probability))
+    nn.init.constant_(conv.get_parameter("bias"), -math.log((1 - probability) / probability))
 
 
 def flatten_levels(maps: Sequence[Tensor], depth: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vfnet_edu.models.layers import ConvNorm
+from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,5 @@ def init_xavier(neck: nn.Module) -> None:
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
     for m in neck.modules():
-        if hasattr(m, "start_as_plain"):
+        if isinstance(m, ModulatedDeformConv2d):
             m.start_as_plain()

@@ -1,23 +1,17 @@
 """What a backbone, a neck and a head are: anything with these methods fits into a :class:`Detector`.
 
 Nobody inherits from them.  A class that has the methods *is* one (PEP 544), and the type checker holds it to that.
+Each is an ``nn.Module`` as well, whose ``__call__`` runs ``forward``.
 """
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vfnet_edu.postprocess import Candidates
 
 
-class Part(Protocol):
-    """What every part of a detector has because it is an ``nn.Module``."""
-
-    def __call__(self, *args: Any) -> Any: ...
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
-
-
+@runtime_checkable
 class Backbone(Protocol):
     """An image to feature maps.
 
@@ -25,19 +19,25 @@ class Backbone(Protocol):
     that it can start from.
     """
 
+    def __call__(self, x: Tensor, /) -> list[Tensor]: ...
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised, H and W multiples of 32 -> C3, C4, C5: (B, C_i, H/s, W/s) for s = 8, 16, 32"""
         ...
 
 
+@runtime_checkable
 class Neck(Protocol):
     """Feature maps to a pyramid whose levels all have the same number of channels."""
+
+    def __call__(self, features: list[Tensor], /) -> list[Tensor]: ...
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """C3, C4, C5 -> P3, P4, ...: L maps (B, channels, H_i, W_i), each half the size of the one before"""
         ...
 
 
+@runtime_checkable
 class HeadOutput(Protocol):
     """What every head's predictions hold, one row per prior, all levels one after the other; each adds its own."""
 
@@ -57,8 +57,11 @@ class HeadOutput(Protocol):
         ...
 
 
+@runtime_checkable
 class Head(Protocol):
     """A pyramid to boxes with scores, and the losses that teach them.  It never sees a data set."""
+
+    def __call__(self, pyramid: list[Tensor], /) -> HeadOutput: ...
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutput:
         """L maps (B, channels, H_i, W_i) -> predictions for all P priors"""

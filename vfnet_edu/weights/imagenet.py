@@ -47,9 +47,10 @@ def load_backbone(model: Detector, source: str) -> None:
         state = {re.sub(r"^conv1\.(?=\d)", "stem.", re.sub(r"^bn1\.", "stem.7.", k)): v for k, v in state.items()}
     elif config.style == "caffe" and "conv1.weight" in state:
         state["conv1.weight"] = state["conv1.weight"] * torch.tensor(STD).view(1, 3, 1, 1)
-    own = model.backbone.state_dict()
+    backbone = model.get_submodule("backbone")
+    own = backbone.state_dict()
     state |= {k: v for k, v in own.items() if ".conv_offset." in k}  # ImageNet knows no offsets: they start at 0
-    load_state(model.backbone, state, path)
+    load_state(backbone, state, path)
 
 
 def _read_backbone(path: Path) -> dict[str, Tensor]:

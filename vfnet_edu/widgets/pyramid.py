@@ -50,7 +50,7 @@ class PyramidExplorer(anywidget.AnyWidget):
             UserError: the image has too many locations, or the detector several predictions per cell.
         """
         h, w = image.shape[-2:]
-        strides = list(model.head.config.strides)
+        strides = list(model.recipe.head.strides)
         locations = sum(-(-ceil32(h) // s) * -(-ceil32(w) // s) for s in strides)
         if locations > MOST:
             raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vfnet_edu.models.backbones.common import add_stages, freeze, hold_norms, init_backbone, run_stages
+from vfnet_edu.models.backbones.common import freeze, hold_norms, init_backbone, make_stages, run_stages
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
@@ -85,17 +85,23 @@ class Res2Net(nn.Module):
             nn.Conv2d(half, config.width, 3, 1, 1, bias=False), nn.BatchNorm2d(config.width), nn.ReLU(inplace=True),
         )  # fmt: skip
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        add_stages(self, lambda c_in, planes, stride, first, dcn: Bottle2neck(c_in, planes, stride, first, config, dcn))
+
+        def block(c_in: int, planes: int, stride: int, first: bool, dcn: bool) -> nn.Module:
+            return Bottle2neck(c_in, planes, stride, first, config, dcn)
+
+        stages = make_stages(config.blocks, config.width, config.dcn, block)
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         init_backbone(self)
-        freeze(self, [self.stem])
+        freeze([self.stem], stages, config.frozen_stages)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """All four: [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
-        return run_stages(self, self.maxpool(self.stem(x)))
+        return run_stages((self.layer1, self.layer2, self.layer3, self.layer4), self.maxpool(self.stem(x)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(x)[1:]
 
     def train(self, mode: bool = True) -> "Res2Net":
         super().train(mode)
-        return hold_norms(self)
+        hold_norms(self, everywhere=self.config.frozen_norm)
+        return self

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vfnet_edu.models.backbones.common import add_stages, freeze, hold_norms, init_backbone, run_stages
+from vfnet_edu.models.backbones.common import freeze, hold_norms, init_backbone, make_stages, run_stages
 from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
@@ -84,20 +84,26 @@ class ResNet(nn.Module):
         self.config = config
         self.conv1, self.bn1 = nn.Conv2d(3, config.width, 7, 2, 3, bias=False), nn.BatchNorm2d(config.width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        if config.block == "basic":
-            add_stages(self, lambda c_in, planes, stride, first, dcn: BasicBlock(c_in, planes, stride), expansion=1)
-        else:
-            add_stages(self, lambda c_in, planes, stride, first, dcn: Bottleneck(c_in, planes, stride, config, dcn))
+
+        def block(c_in: int, planes: int, stride: int, first: bool, dcn: bool) -> nn.Module:
+            if config.block == "basic":
+                return BasicBlock(c_in, planes, stride)
+            return Bottleneck(c_in, planes, stride, config, dcn)
+
+        stages = make_stages(config.blocks, config.width, config.dcn, block, 1 if config.block == "basic" else 4)
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         init_backbone(self)
-        freeze(self, [self.conv1, self.bn1])
+        freeze([self.conv1, self.bn1], stages, config.frozen_stages)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """All four: [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
-        return run_stages(self, self.maxpool(self.bn1(self.conv1(x)).relu_()))
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return run_stages(layers, self.maxpool(self.bn1(self.conv1(x)).relu_()))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(x)[1:]
 
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)
-        return hold_norms(self)
+        hold_norms(self, everywhere=self.config.frozen_norm)
+        return self

@@ -78,7 +78,7 @@ class ATSSHead(nn.Module):
         cls = [self.cls_tower(x) for x in pyramid]  # (B, C, H, W) each
         reg = [self.reg_tower(x) for x in pyramid]
         deltas = [(self.delta_out(x) * self.box_gain[i]).float() for i, x in enumerate(reg)]  # (B, 4, H, W) each
-        shapes = [tuple(x.shape[-2:]) for x in pyramid]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         strides, size = self.config.strides, self.config.anchor_size
         anchors = pyramid_anchors(shapes, strides, (size,), device=pyramid[0].device)  # (P, 4)
         return ATSSOutput(

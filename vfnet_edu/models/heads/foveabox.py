@@ -76,7 +76,7 @@ class FoveaBoxHead(nn.Module):
         config, device = self.config, pyramid[0].device
         logits = [self.score_out(self.cls_tower(x)) for x in pyramid]  # (B, K, H, W) each
         sides = [self.side_out(self.reg_tower(x)) for x in pyramid]  # (B, 4, H, W) each
-        shapes = [tuple(x.shape[-2:]) for x in pyramid]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         return FoveaBoxOutput(
             logits=flatten_levels(logits, config.classes).float(),
             log_ltrb=flatten_levels(sides, 4).float(),

@@ -96,7 +96,7 @@ class RepPointsHead(nn.Module):
             first.append(yx)
             moved.append(self.refine_out(seen).float() + yx.detach())
             logits.append(self.score_out(deformable_conv2d(cls, offset, self.score_points).relu()))
-        shapes = [tuple(x.shape[-2:]) for x in pyramid]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         centre = pyramid_points(shapes, config.strides, device=device)  # (P, 2)
         points = torch.cat([centre, per_point(config.strides, shapes, device)[:, None]], 1)  # (P, 3)
         first, moved = (flatten_levels(yx, 18).unflatten(-1, (9, 2)).flip(-1) for yx in (first, moved))  # (B, P, 9, 2)

@@ -74,7 +74,7 @@ class RetinaNetHead(nn.Module):
         config = self.config
         logits = [self.score_out(self.cls_tower(x)) for x in pyramid]  # (B, A*K, H, W) each
         deltas = [self.delta_out(self.reg_tower(x)) for x in pyramid]  # (B, A*4, H, W) each
-        shapes = [tuple(x.shape[-2:]) for x in pyramid]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         return RetinaNetOutput(
             logits=flatten_levels(logits, config.classes).float(),
             deltas=flatten_levels(deltas, 4).float(),

@@ -120,7 +120,7 @@ class VFNetHead(nn.Module):
         cls = [x.relu() for x in seen[-1]] if config.star else [self.score_conv(x) for x in cls]
         logits = [self.score_out(x) for x in cls]  # (B, K, H, W) each
 
-        shapes = [tuple(x.shape[-2:]) for x in pyramid]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in pyramid]
         anchors = pyramid_anchors(shapes, config.strides, (config.anchor_size,), device=pyramid[0].device)  # (P, 4)
         points = centers(anchors)  # (P, 2)
         return VFNetOutput(
