@@ -1,6 +1,7 @@
 """Shared by all tests: the Triton interpreter where there is no GPU, and the recorded outputs of the authors' code."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,15 @@ import torch
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 import pytest  # noqa: E402
+from fast import is_fast  # noqa: E402
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if is_fast(item.path.relative_to(HERE).as_posix() + item.nodeid.removeprefix(item.nodeid.split("::")[0])):
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -41,7 +40,8 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _quiet(one_thread):
     """One thread, and the signal handlers of the test process as they were."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -350,6 +350,8 @@ def test_divergence_stops_before_the_update(data, tmp_path):
 
 def test_disk_full(data, tmp_path):
     def limited():
+        import resource  # POSIX only, like all of this test
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         run_quietly(data, tmp_path)

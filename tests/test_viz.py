@@ -1,6 +1,7 @@
 """Pictures and the report: right pixels, right numbers in the titles, and text that cannot become markup."""
 
 import json
+import os
 import warnings
 from html.parser import HTMLParser
 
@@ -58,7 +59,7 @@ def test_axes_in_axes_out_and_names_are_not_formulas():
     ax = Figure().subplots()
     assert draw(some_detections(), noise(100, 100), [r"a $\foo$", "b_$", "c"], ax) is ax
     assert [text.get_text().replace(r"\$", "$") for text in ax.texts] == [r"a $\foo$ 0.90", "b_$ 0.50"]
-    ax.figure.savefig("/dev/null", format="png")
+    ax.figure.savefig(os.devnull, format="png")
     target = {"boxes": torch.tensor([[1.0, 2, 30, 40]]), "labels": torch.tensor([1])}
     assert draw_targets(target, noise(50, 60), ["a", "b"]).texts[0].get_text() == "b"
     figure = compare([noise(50, 60)], [target], [some_detections(1)], ["a", "b"])
@@ -110,7 +111,7 @@ def test_plots_of_nothing_are_drawn_all_the_same():
             plots.loss_curves([{"kind": "train", "step": 1, "lr": 0.1, "loss_cls": None}]),
             plots.score_and_iou(Calibration()),
         ):
-            ax.figure.savefig("/dev/null", format="png")
+            ax.figure.savefig(os.devnull, format="png")
 
 
 # ------------------------------------------------------------------ the report

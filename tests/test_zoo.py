@@ -54,7 +54,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("VFNET_EDU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # asked to end, it does so at once
     monkeypatch.setattr(zoo, "SERVER", server.url)
     yield server
     server.shutdown()

@@ -1,0 +1,23 @@
+"""The list of tests that are not fast names tests that exist."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from fast import NOT_FAST, is_fast
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("entry", NOT_FAST)
+def test_an_entry_is_a_test(entry):
+    file, _, name = entry.partition("::")
+    assert (HERE / file).exists()
+    if name:
+        tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_whole_names_count():
+    assert not is_fast("test_star.py::test_gradients[reference]") and not is_fast("book/test_lab.py::test_two_ways")
+    assert is_fast("test_star.py::test_gradients_and_more") and is_fast("test_fast.py::test_whole_names_count")
