@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "vfnet_edu"
 FLOORS = [  # bottom to top; `<` separates floors within a line
     "runtime.errors < runtime.config runtime.source runtime.files runtime.devices boxes < losses priors",
-    "ops.star.reference < ops.star.embedding_bag ops.star.triton_kernels ops.dcn < ops.star.triton < ops.star.operator",
+    "ops.star.reference < ops.star.columns ops.star.triton_kernels ops.dcn < ops.star.embedding_bag ops.star.triton "
+    "< ops.star.operator",
     "assigners postprocess",
     "data.coco_json < data.paths data.coco data.images data.transforms < data.loader data.shapes data.survey",
     "models.protocols models.layers models.backbones.common",

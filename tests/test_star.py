@@ -25,6 +25,13 @@ BOXES = {  # pixels, for a map of 5 x 7 cells of 8 pixels
 }
 
 
+@pytest.fixture(autouse=True, params=["all at once", "strip by strip"])
+def _both_ways(request, monkeypatch):
+    """Whatever holds for the engine of the CPU holds for small and for large maps."""
+    if request.param == "strip by strip":
+        monkeypatch.setattr(embedding_bag, "_fits", lambda branches, ltrbs: False)
+
+
 def make(boxes="random", batch=2, channels=5, outputs=3, size=(5, 7), dtype=torch.float64):
     x = torch.randn(batch, channels, *size)
     ltrb = BOXES[boxes]((batch, 4, *size))

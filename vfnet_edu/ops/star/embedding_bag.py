@@ -6,20 +6,42 @@ That function is made for word vectors, but its weighted sum of a few table rows
 the table is the feature map with one row per cell.
 
 The stretched map is nine times as large as the map. It is made strip by strip, so that each stays in the cache; where
-gradients are wanted the strips are kept, up to a limit, and beyond it made once more: time for memory.
+gradients are wanted the strips are kept, up to a limit, and beyond it made once more: time for memory. Maps that are
+small enough go another way, all levels and images at once (:mod:`vfnet_edu.ops.star.columns`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from vfnet_edu.ops.star.columns import star_conv2d_pyramid_columns
 from vfnet_edu.ops.star.reference import star_reads
 
 STRIP = 1024  # locations at a time: 9 C numbers each, 9 MB for C = 256
-KEPT = 2**28  # bytes of stretched map, per image and branch, that wait for the gradients
+KEPT = 2**28  # bytes of samples, per image and branch, that wait for the gradients
+AT_ONCE = 2**25  # bytes of samples, per branch, up to which all at once is faster where no gradients are wanted
+
+
+def star_conv2d_pyramid_embedding_bag(
+    branches: Sequence[tuple[Sequence[Tensor], Tensor]], ltrbs: Sequence[Tensor], strides: Sequence[int]
+) -> list[list[Tensor]]:
+    """See :func:`vfnet_edu.ops.star.operator.star_conv2d_pyramid`. Fastest when the maps are channels_last."""
+    if _fits(branches, ltrbs) and not torch.compiler.is_compiling():
+        return star_conv2d_pyramid_columns(branches, ltrbs, strides)
+    return [
+        [star_conv2d_embedding_bag(x, ltrb, weight, stride) for x, ltrb, stride in zip(xs, ltrbs, strides, strict=True)]
+        for xs, weight in branches
+    ]
+
+
+def _fits(branches: Sequence[tuple[Sequence[Tensor], Tensor]], ltrbs: Sequence[Tensor]) -> bool:
+    """Whether the samples of all levels and images may be held at once."""
+    xs, weight = branches[0]
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (*xs, *ltrbs, weight))
+    return 9 * sum(x.numel() for x in xs) * max(weight.element_size(), 4) <= (KEPT if learns else AT_ONCE)
 
 
 def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:

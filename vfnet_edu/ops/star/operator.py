@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from vfnet_edu.ops.star.embedding_bag import star_conv2d_embedding_bag
+from vfnet_edu.ops.star.embedding_bag import star_conv2d_pyramid_embedding_bag
 from vfnet_edu.ops.star.reference import star_conv2d_reference
 from vfnet_edu.runtime.errors import UserError
 
@@ -94,11 +94,9 @@ def star_conv2d_pyramid(
         from vfnet_edu.ops.star.triton import star_conv2d_pyramid_triton  # nothing else needs Triton
 
         return star_conv2d_pyramid_triton(branches, ltrbs, strides)
-    by_level = {
-        "reference": star_conv2d_reference,
-        "torchvision": star_conv2d_torchvision,
-        "embedding_bag": star_conv2d_embedding_bag,
-    }
+    if engine == "embedding_bag":
+        return star_conv2d_pyramid_embedding_bag(branches, ltrbs, strides)
+    by_level = {"reference": star_conv2d_reference, "torchvision": star_conv2d_torchvision}
     if engine not in by_level:
         raise UserError(f"unknown star engine {engine!r}", remedy=f"choose one of {', '.join(ENGINES)}")
     return [
