@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from vfnet_edu import recipes
 from vfnet_edu.data.coco import CocoIndex, read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.paths import DataPaths, find_split
-from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.evaluation.judge import eval_record, judge
 from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
-from vfnet_edu.recipes import EMBEDDED
+from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.config import to_text
 from vfnet_edu.runtime.errors import Exit, UserError, cli
@@ -60,7 +60,7 @@ def main(args: list[str]) -> None:
     ranks = devices.setup(options.device)
     try:
         recipe, model = zoo.load(options.checkpoint, ranks.device)
-        index = open_data(options, recipe.name)
+        index = open_data(options, recipe)
         index.check_files()
         if model.classes != index.classes:
             raise UserError(
@@ -83,11 +83,11 @@ def main(args: list[str]) -> None:
         devices.close()
 
 
-def open_data(options: Options, recipe: str = "") -> CocoIndex:
+def open_data(options: Options, recipe: Recipe | None = None) -> CocoIndex:
     """The images to score on; without a path those of the data set that the recipe is trained on by default."""
     paths, split = options.paths, options.split
     if paths == DataPaths():
-        paths = DataPaths(write_shape_scenes(Path("data/shape_scenes")) if recipe in EMBEDDED else Path("data/coco"))
+        paths = DataPaths(recipes.default_data(recipe, print) if recipe else Path("data/coco"))
     found = find_split(paths, split)
     if found is None:
         what = {"train": "training", "val": "validation"}[split]

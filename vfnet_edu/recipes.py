@@ -6,8 +6,11 @@ A recipe is a value: print it, compare it, change it with `dataclasses.replace` 
 
 import difflib
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.data.transforms import AugmentConfig
 from vfnet_edu.models.backbones.res2net import Res2NetConfig
 from vfnet_edu.models.backbones.resnet import ResNetConfig
@@ -329,3 +332,11 @@ def vfnet_tiny() -> Recipe:
 
 
 EMBEDDED = ("vfnet_small", "vfnet_tiny")  # draw their own data where none is given
+
+
+def default_data(recipe: Recipe, say: Callable[[str], None]) -> Path:
+    """The folder of the data set that a recipe is about, where the user names none: ShapeScenes, drawn now, or COCO."""
+    if recipe.name not in EMBEDDED:
+        return Path("data/coco")
+    say("drawing the embedded data set into data/shape_scenes")
+    return write_shape_scenes(Path("data/shape_scenes"))

@@ -19,9 +19,9 @@ from vfnet_edu import recipes
 from vfnet_edu.data.coco import CocoIndex, read_coco, same_classes
 from vfnet_edu.data.loader import guarded, val_loader
 from vfnet_edu.data.paths import DataPaths, find_dataset
-from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.evaluation.judge import eval_record, judge
 from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
+from vfnet_edu.losses import total
 from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import config, devices
@@ -173,7 +173,7 @@ def step(learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Me
             terms = values(losses)
             if ranks.any(not math.isfinite(sum(terms.values()))):
                 raise diverged(run.path, learner.at, rate, terms, targets)
-            scaler.scale(sum(losses.values()) / plan.passes).backward()
+            scaler.scale(total(losses) / plan.passes).backward()
         meter.add(terms, len(images) * ranks.world)
     if optim.clip_norm > 0:
         scaler.unscale_(optimizer)
@@ -205,27 +205,19 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
     Raises:
         UserError: no data, a file that is missing or wrong, or classes that differ.
     """
-    layout = find_dataset(options.paths if options.paths != DataPaths() else default_data(options.recipe, say))
-    train = read_coco(layout.train_json, layout.train_images)
+    layout = find_dataset(options.paths if options.paths != DataPaths() else recipes.default_data(options.recipe, say))
+    train = read_coco(*layout.train)
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")
-    if layout.val_json is None:
+    if layout.val is None:
         say("no validation set: nothing will be judged; the last weights are kept")
         return learn, None
-    check = read_coco(layout.val_json, layout.val_images)
+    check = read_coco(*layout.val)
     check.check_files(options.allow_outside_root)
     same_classes(train, check)
     say(f"{len(check)} validation images")
     return learn, check
-
-
-def default_data(recipe: Recipe, say: Callable[[str], None]) -> Path:
-    """The data set of a recipe where the user names none: drawn for the small ones, COCO for all others."""
-    if recipe.name not in recipes.EMBEDDED:
-        return Path("data/coco")
-    say("drawing the embedded data set into data/shape_scenes")
-    return write_shape_scenes(Path("data/shape_scenes"))
 
 
 def diverged(folder: Path, at: Progress, lr: float, terms: dict[str, float], targets: list[dict]) -> UserError:
