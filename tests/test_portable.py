@@ -47,3 +47,11 @@ def test_a_run_can_be_stopped_without_sigusr1(monkeypatch):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(MODULES[0].parent).as_posix())
+def test_text_is_utf_8_whatever_the_system_prefers(path):
+    text = {"read_text", "write_text"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in text:
+            assert "encoding" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}"

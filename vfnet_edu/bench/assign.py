@@ -56,7 +56,7 @@ def main(args: list[str]) -> None:
               f"{row['ours_ms'] / unit['ours_ms']:>14.1f}")  # fmt: skip
         if options.json:
             header = {"torch": torch.__version__, "device": where, "size": options.size, "repeats": options.repeats}
-            options.json.write_text(json.dumps(header | {"rows": rows}, indent=1))
+            options.json.write_text(json.dumps(header | {"rows": rows}, indent=1), encoding="utf-8")
 
 
 def measure(anchors: Tensor, level_sizes: list[int], boxes: Tensor, repeats: int) -> dict[str, float]:

@@ -86,7 +86,7 @@ def main(args: list[str]) -> None:
     print_table(rows)
     if options.json:
         header = {"versions": versions, "device": where, "seed": options.seed, "data": str(options.data)}
-        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1))
+        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1), encoding="utf-8")
 
 
 def small(kind: str, loss: str) -> Recipe:
@@ -105,7 +105,11 @@ def measure(row: tuple[str, str], options: Options) -> dict:
     folder = options.out / f"{kind}_{loss}"
     folder.mkdir(parents=True, exist_ok=True)
     ranks = devices.setup(options.device)
-    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (
+        (folder / "log.txt").open("a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         paths = DataPaths(options.data)
         learn, _ = train.open_data(train.Options(recipe, paths), print)
         epochs = -(-options.steps // (len(learn) // recipe.data.batch_size))
@@ -119,7 +123,7 @@ def measure(row: tuple[str, str], options: Options) -> dict:
         told = train.Options(recipe, paths, eval_every=epochs, resume=(folder / "last.pt").exists())
         with RunFolder(folder, told.resume, overwrite=True) as run:
             train.train(told, recipe, ranks, run, Stop())
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [r for r in records if r["kind"] == "eval"][-1]
     print(f"{kind} {loss}: AP {100 * last['AP']:.1f} after {last['step']} steps", flush=True)
     return {"head": kind, "loss": loss, "steps": last["step"]} | {key: last[key] for key in COLUMNS}

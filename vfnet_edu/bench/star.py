@@ -106,7 +106,9 @@ def main(args: list[str]) -> None:
                 rows += [about | row for row in table]
                 if options.json:  # after every table: what is measured is kept
                     header = {"device": where, "threads": torch.get_num_threads(), "versions": versions}
-                    options.json.write_text(json.dumps(header | {"repeats": repeats, "rows": rows}, indent=1))
+                    options.json.write_text(
+                        json.dumps(header | {"repeats": repeats, "rows": rows}, indent=1), encoding="utf-8"
+                    )
 
 
 def make_case(options: Options, batch: int, device: torch.device, dtype: torch.dtype) -> Case:
@@ -272,7 +274,7 @@ def peak_memory(step: Callable, device: torch.device) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]")
     held = list(itertools.accumulate(size for _, size in changes))
     return max(held) / 1e6, (max(held) - held[-1]) / 1e6

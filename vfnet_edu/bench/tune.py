@@ -75,7 +75,7 @@ def main(args: list[str]) -> None:
             rows += [{"kernel": kernel, "precision": precision, "tile": tile, "ms": ms} for ms, tile in found]
     if options.json:
         header = {"device": where, "torch": torch.__version__, "triton": version("triton"), "batch": options.batch}
-        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1))
+        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1), encoding="utf-8")
 
 
 def try_tiles(kernel: str, product: str, case: Case, device, repeats: int) -> list[tuple[float, Tile]]:
