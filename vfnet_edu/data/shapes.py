@@ -14,8 +14,11 @@ import functools
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +136,7 @@ def _noise(rng, y, x, fy, fx):
 def _colours(rng):
     """Ground, second tone of the ground, and two to seven inks that stand out from both: each (3, 1, 1)."""
     words = PALETTES[rng.integers(len(PALETTES))].split()
-    rgb = np.float32([[int(word[i : i + 2], 16) / 255 for i in (0, 2, 4)] for word in words])
+    rgb = np.array([[int(word[i : i + 2], 16) / 255 for i in (0, 2, 4)] for word in words], np.float32)
     light, dark, *inks = rgb[..., None, None] + rng.uniform(-0.05, 0.05, (7, 3, 1, 1)).astype(np.float32)
     ground = (light, light, dark, _mix(inks[0], light, 0.55), _mix(inks[1], dark, 0.55))[rng.integers(5)]
     tone, far = _mix(ground, inks[rng.integers(5)], 0.3), light if ground.mean() < 0.5 else dark
@@ -152,7 +155,7 @@ def _wood(rng, y, x, way):
 def _bokeh(rng, y, x, way):
     glow = 0.15 * y
     for _ in range(12):
-        cy, cx, radius, power = rng.random(4, dtype=np.float32) * np.float32([1, 1, 0.11, 0.35])
+        cy, cx, radius, power = rng.random(4, dtype=np.float32) * np.array([1, 1, 0.11, 0.35], np.float32)
         glow = glow + power * _smooth((radius + 0.04 - _length(x - cx, y - cy)) / (0.02 + radius / 2))
     return glow
 
@@ -227,7 +230,7 @@ class _Object:
             for n, way in zip(self.distance.shape, (light[1], light[0]), strict=True)
         )
         shadow = _smooth(0.5 - self.distance[rows[:, None], columns] / (1.5 * height * unit))
-        canvas *= 1 - shadow * np.float32([0.5, 0.46, 0.4])[:, None, None]
+        canvas *= 1 - shadow * np.array([0.5, 0.46, 0.4], np.float32)[:, None, None]
 
         first = rng.integers(len(inks))
         second = (first + rng.integers(1, len(inks))) % len(inks)
@@ -344,7 +347,7 @@ def write_shape_scenes(
                 shutil.rmtree(left_over, ignore_errors=True)
             _write_split(scratch, "train", range(train), size, seed)
             _write_split(scratch, "val", range(VAL_START, VAL_START + val), size, seed)
-            (scratch / SPECIFICATION).write_text(json.dumps(wanted))
+            (scratch / SPECIFICATION).write_text(json.dumps(wanted), encoding="utf-8")
             if folder.exists():
                 os.rename(folder, old)
             os.rename(scratch, folder)
@@ -357,24 +360,39 @@ def write_shape_scenes(
 
 def _holds(folder, wanted):
     try:
-        return json.loads((folder / SPECIFICATION).read_text()) == wanted
+        return json.loads((folder / SPECIFICATION).read_text(encoding="utf-8")) == wanted
     except (OSError, ValueError):
         return False
+
+
+def _write_scene(folder, seed, size, numbers):
+    """Draw and store one scene; `numbers` are its id and its index -> file name, (height, width), objects."""
+    image_id, index = numbers
+    image, target = draw_scene(seed, index, size)
+    name = f"{image_id:06d}.png"
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(folder / name, compress_level=1)
+    return name, image.shape[1:], [*zip(*(value.tolist() for value in target.values()), strict=True)]
+
+
+def _draw_all(write, scenes):
+    """On all processors, where there are many scenes and a process costs nothing (Linux)."""
+    if len(scenes) < 200 or sys.platform != "linux":
+        return [write(numbers) for numbers in scenes]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(write, scenes, chunksize=25))
 
 
 def _write_split(folder, split, indices, size, seed):
     for name in (split, "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
-    for image_id, index in enumerate(indices, start=1):
-        image, target = draw_scene(seed, index, size)
-        name = f"{image_id:06d}.png"
-        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(folder / split / name, compress_level=1)
-        images.append({"id": image_id, "file_name": name, "height": image.shape[1], "width": image.shape[2]})
-        for (x1, y1, x2, y2), label, area in zip(*(value.tolist() for value in target.values()), strict=True):
+    scenes = _draw_all(functools.partial(_write_scene, folder / split, seed, size), [*enumerate(indices, start=1)])
+    for image_id, (name, (height, width), objects) in enumerate(scenes, start=1):
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        for (x1, y1, x2, y2), label, area in objects:
             what = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
             annotations.append(what | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0})
     categories = [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(CLASSES, start=1)]
     contents = {"info": {"description": f"ShapeScenes, {split}, drawn by vfnet_edu"}}
     contents |= {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(contents))
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(contents), encoding="utf-8")
