@@ -25,6 +25,14 @@ def _repeatable():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Tests neither read the user's cache nor write to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VFNET_EDU_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def one_thread():
     """The recordings were made on one thread; sums over two are rounded otherwise."""

@@ -56,6 +56,7 @@ PROCESSES = """
     test_train.py::test_workers_do_not_change_a_run
 """
 POSIX = """
+    test_cache.py::test_a_link_has_no_entry_of_its_own
     test_check.py::test_broken_images
     test_check.py::test_pictures_from_outside_are_not_shown
     test_coco.py::test_files

@@ -11,7 +11,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "ops.star.reference < ops.star.columns ops.star.triton_kernels ops.dcn < ops.star.embedding_bag ops.star.triton "
     "< ops.star.operator",
     "assigners postprocess",
-    "data.coco_json < data.paths data.coco data.images data.transforms < data.loader data.shapes data.survey",
+    "data.coco_stream < data.coco_json data.cache < data.paths data.coco data.images data.transforms "
+    "< data.loader data.shapes data.survey",
     "models.protocols models.layers models.backbones.common",
     "models.backbones.resnet models.backbones.res2net models.necks",
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",

@@ -13,8 +13,9 @@ from vfnet_edu import convert, recipes
 from vfnet_edu.models.detector import build
 from vfnet_edu.recipe import Published
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.runtime.files import cache_folder
 from vfnet_edu.weights import download, imagenet, ours, zoo
-from vfnet_edu.weights.download import cache_folder, fetch
+from vfnet_edu.weights.download import fetch
 from vfnet_edu.weights.mmdet import to_mmdet
 
 PAGE = b"\n<!DOCTYPE HTML><html>Too many users have viewed or downloaded this file recently"

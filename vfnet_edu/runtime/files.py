@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and files that belong to one process at a time."""
+"""Files that are whole or not there, files that belong to one process at a time, and the cache folder."""
 
 import contextlib
 import os
@@ -8,6 +8,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vfnet_edu.runtime.errors import Exit, UserError
+
+
+def cache_folder() -> Path:
+    """``$VFNET_EDU_CACHE``, else ``$XDG_CACHE_HOME/vfnet_edu``, else ``~/.cache/vfnet_edu``.
+
+    Raises:
+        RuntimeError: none of them is set, and the system knows no home folder.
+    """
+    if own := os.environ.get("VFNET_EDU_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vfnet_edu"
 
 
 def write_atomically(path: Path, content: bytes | str, remedy: str = "free space or give another --out") -> None:

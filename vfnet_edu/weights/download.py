@@ -15,18 +15,11 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from vfnet_edu.runtime.errors import Exit, UserError
-from vfnet_edu.runtime.files import locked
+from vfnet_edu.runtime.files import cache_folder, locked
 
 MAX_BYTES = 2 * 1024**3  # the largest published checkpoint has 0.4
 CHUNK = 1 << 20
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
-
-
-def cache_folder() -> Path:
-    """``$VFNET_EDU_CACHE``, else ``$XDG_CACHE_HOME/vfnet_edu``, else ``~/.cache/vfnet_edu``."""
-    if own := os.environ.get("VFNET_EDU_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vfnet_edu"
 
 
 def digest_in(name: str) -> str:

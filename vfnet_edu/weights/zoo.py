@@ -14,8 +14,9 @@ from vfnet_edu import recipes
 from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.runtime.files import cache_folder
 from vfnet_edu.weights import ours
-from vfnet_edu.weights.download import alone, cache_folder, fetch
+from vfnet_edu.weights.download import alone, fetch
 from vfnet_edu.weights.mmdet import load_mmdet
 
 SERVER = "https://download.openmmlab.com/mmdetection/v2.0/vfnet"
