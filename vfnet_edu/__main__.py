@@ -13,7 +13,7 @@ VERBS = {
     "convert": "the authors' and mmdetection's checkpoints into ours, and back",
     "summary": "parameters and FLOPs of a recipe, part by part",
     "bench": "measure star engines, models, data loading",
-    "doctor": "versions, devices, and a self-test of five seconds",
+    "doctor": "versions, devices, and a five-second self-test",
 }
 
 
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def dispatch(args: list[str]) -> None:
-    """The first word names the command; the rest is its own."""
+    """The first word names the command; the rest belongs to it."""
     if not args or args[0] in ("-h", "--help"):
         print("usage: vfnet-edu VERB [options]      (VERB --help explains)\n")
         print("\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))

@@ -13,7 +13,7 @@ BACKGROUND = -1  # learn a score of zero here
 IGNORED = -2  # learn nothing here
 
 BLOCK = 32  # points of a level that `nearest` rules out together
-DISTANCES = 2**20  # that `nearest` holds at once: 4 MB, which a CPU's cache still holds
+DISTANCES = 2**20  # that `nearest` holds at once: 4 MB, which still fits a CPU's cache
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def atss(anchors: Tensor, level_sizes: list[int], gt_boxes: Tensor, topk: int = 
         (P,) int64, the index of the box that an anchor must predict, or BACKGROUND.
 
     Source: Zhang et al. 2020 (ATSS), algorithm 1.  The standard deviation is the unbiased one, over the candidates
-    of all levels together.  A box may end with no anchor at all: nothing is forced.
+    of all levels together.  A box may end up with no anchor at all: nothing is forced.
 
     Derived in chapter 6.
     """
@@ -73,14 +73,14 @@ def max_iou(
         priors: (P, 4) anchors, or boxes already predicted (RepPoints).
         gt_boxes: (G, 4) ground-truth boxes, pixels.
         positive: a prior with at least this IoU learns the box it overlaps most.
-        negative: a prior below learns the background; one in between learns nothing.
+        negative: a prior below this learns the background; one in between learns nothing.
         low_quality: every box that some prior overlaps by at least this IoU also gets the priors that overlap it most.
 
     Returns:
         (P,) int64, the index of the box that a prior must predict, BACKGROUND, or IGNORED.
 
     Source: Faster R-CNN (Ren et al. 2015), section 3.1.2, with the thresholds of RetinaNet.  As in the authors' code 0
-    is enough for the last rule: a box that overlaps no prior at all gets all the priors that overlap it by nothing.
+    is enough for the last rule: a box that overlaps no prior at all claims every prior, since they all tie at 0.
     """
     if len(gt_boxes) == 0:
         return priors.new_full((len(priors),), BACKGROUND, dtype=torch.int64)
@@ -106,7 +106,7 @@ def nearest_point(points: Tensor, gt_boxes: Tensor, scale: float = 4.0, topk: in
     Returns:
         (P,) int64, the index of the box that a point must predict, or BACKGROUND.
 
-    Source: Yang et al. 2019 (RepPoints), section 4.2.  Distances count in widths and heights of the box; a point that
+    Source: Yang et al. 2019 (RepPoints), section 4.2.  Distances are in widths and heights of the box; a point that
     two boxes want goes to the nearer (equal: the first).
     """
     if len(gt_boxes) == 0:
@@ -235,7 +235,7 @@ def nearest(points: Tensor, to: Tensor, k: int) -> Tensor:
     On a CPU a large level is searched by blocks of points that follow each other, and so lie close together: the
     rectangle that a block fills says how near its points can be, and only the k + 8 most promising blocks are opened.
     Where that does not settle the order (a point as near as another, a block as near as the last point) all points are
-    compared.  A GPU compares them at once: it is fast enough, and the host need not wait to learn what is settled.
+    compared.  A GPU always does that: it is fast enough, and the host need not wait to find out what is settled.
     """
     opened = k + 8
     if points.device.type != "cpu" or len(points) < 2 * opened * BLOCK:
@@ -246,14 +246,14 @@ def nearest(points: Tensor, to: Tensor, k: int) -> Tensor:
     square, index = squared_distance(to, blocks[block[:, :-1]].flatten(1, 2)).topk(k + 1, largest=False)  # (G, k + 1)
     found = block.gather(1, index // BLOCK) * BLOCK + index % BLOCK  # (G, k + 1)
 
-    distance, beyond = square.sqrt(), bound[:, -1].sqrt()  # rounding to a root makes some distances equal
+    distance, beyond = square.sqrt(), bound[:, -1].sqrt()  # rounding the roots makes some distances equal
     settled = (distance.diff() > 0).all(1) & (distance[:, -1] < beyond)  # (G,)
     found[~settled, :k] = nearest_of_all(points, to[~settled], k)
     return found[:, :k].T
 
 
 def nearest_of_all(points: Tensor, to: Tensor, k: int) -> Tensor:
-    """The same by comparing all distances, but never more than DISTANCES at once.  (n, 2), (G, 2) -> (G, k)"""
+    """The same by comparing all distances, never more than DISTANCES at once.  (n, 2), (G, 2) -> (G, k)"""
     at_once = max(1, DISTANCES // max(1, len(points)))
     found = [squared_distance(some, points).sqrt_().topk(k, largest=False).indices for some in to.split(at_once)]
     return torch.cat(found)

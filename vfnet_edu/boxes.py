@@ -93,7 +93,7 @@ def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes that belong together, with broadcasting.  (..., 4), (..., 4) -> (...)
+    """Intersection over union of paired boxes, with broadcasting.  (..., 4), (..., 4) -> (...)
 
     Row by row: ``iou(a, b)`` of (N, 4) and (N, 4).  All pairs: ``iou(a[:, None], b)`` -> (N, M).
     """

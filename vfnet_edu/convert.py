@@ -4,7 +4,7 @@
     python -m vfnet_edu.convert runs/mine --to-mmdet
 
 Every key is used or named in an error, and shapes are compared.  A model that has the keys and shapes of one of ours,
-but is another one according to the config inside the file, is refused.  No code inside a file is run.
+but is a different one according to the config inside the file, is refused.  No code inside a file is run.
 """
 
 import io
@@ -26,11 +26,11 @@ class Options:
     """What to convert, and where to."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """a .pth of theirs; with --to-mmdet a checkpoint, a run folder or a name: vfnet_tiny, vfnet_r50_1x, ..."""
+    """one of their .pth files; with --to-mmdet a checkpoint, a run folder or a name: vfnet_tiny, vfnet_r50_1x, ..."""
     recipe: str = ""
     """name of the recipe, where several fit"""
     out: Path | None = None
-    """file to write; by default beside the input"""
+    """file to write; by default next to the input"""
     to_mmdet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """write a .pth that mmdetection loads"""
 
@@ -39,11 +39,11 @@ def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.convert", description=__doc__)
     if options.to_mmdet:
         if options.recipe:
-            raise UserError("--recipe does not go with --to-mmdet: our checkpoints know their own")
+            raise UserError("--recipe does not go with --to-mmdet: our checkpoints know their own recipe")
         file = zoo.find(options.file)
         recipe, model = ours.load_file(file)
         name = recipe.name
-        beside = file if options.file.exists() else Path(file.name)  # a name: into the current folder
+        beside = file if options.file.exists() else Path(file.name)  # a name: write to the current folder
         out = options.out or beside.with_suffix(".pth")
         write_atomically(out, mmdet_bytes(model))
     else:
@@ -57,7 +57,7 @@ def main(args: list[str]) -> None:
 
 
 def mmdet_bytes(model: torch.nn.Module) -> bytes:
-    """A file as mmdetection writes it; the classes stand where 2.x and where 3.x look for them."""
+    """A file as mmdetection writes it; the classes are where both 2.x and 3.x look for them."""
     state = {k: v.cpu().contiguous() for k, v in to_mmdet(model.state_dict()).items()}
     meta = {"CLASSES": model.classes, "dataset_meta": {"classes": model.classes}}
     buffer = io.BytesIO()

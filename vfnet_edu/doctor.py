@@ -31,7 +31,7 @@ def main(args: list[str]) -> None:
         print(f"memory        {memory / 1e9:.0f} GB")
     if os.path.isdir("/dev/shm"):  # Linux; elsewhere nothing limits it
         shared = shutil.disk_usage("/dev/shm").free / 1e9
-        print(f"shared memory {shared:.1f} GB free (data-loading processes live there)")
+        print(f"shared memory {shared:.1f} GB free (data-loading processes use it)")
         if shared < 0.5:
             problems.append("little shared memory: use --data.workers 0, or docker run --shm-size 8g")
     print(f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free")
@@ -44,11 +44,11 @@ def main(args: list[str]) -> None:
     print(f"self-test     {self_test(torch)}")
     for problem in problems:
         print(f"! {problem}")
-    print("all is well" if not problems else f"{len(problems)} thing(s) to mend")
+    print("all is well" if not problems else f"{len(problems)} thing(s) to fix")
 
 
 def installed_memory() -> int | None:
-    """In bytes; None where the system does not say, as Windows."""
+    """In bytes; None where the system does not say, as on Windows."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -56,7 +56,7 @@ def installed_memory() -> int | None:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where it is missing."""
+    """The version of an installed package; None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -64,7 +64,7 @@ def version(package: str) -> str | None:
 
 
 def old_packages() -> list[str]:
-    """Packages below the versions that this one is tested with, as advice."""
+    """Packages older than the versions that this one is tested with, as advice."""
     problems = []
     for package, floor in FLOORS.items():
         found = version(package)
@@ -77,14 +77,14 @@ def import_pair():
     """torch, after torchvision has agreed to work with it.
 
     Raises:
-        UserError: the two were built for each other's other versions.
+        UserError: each was built for a different version of the other.
     """
     try:
         import torch
         import torchvision
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         raise UserError(
-            f"torch {version('torch')} and torchvision {version('torchvision')} do not fit each other: "
+            f"torch {version('torch')} and torchvision {version('torchvision')} do not match: "
             + str(error).strip().splitlines()[0],
             remedy="pip install --force-reinstall torch torchvision   (both in one command, from one index)",
             code=Exit.USAGE,

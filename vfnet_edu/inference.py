@@ -42,16 +42,16 @@ def detect(model, images, *, min_score=0.0, views=None):
     Args:
         model: a Detector, on any device; left in the mode it came in.
         images: path, PIL image, uint8 tensor (3, h, w) or uint8 array (h, w, 3), RGB; or a list of them.
-        min_score: detections below are left out; the recipe's own ``detect.min_score`` holds in any case.
-        views: the ways to look at each image, e.g. :data:`MANY_VIEWS`; what all of them propose meets in one
-            suppression.  By default once, at the size of ``recipe.data.test_scale``.
+        min_score: detections below it are left out; the recipe's own ``detect.min_score`` holds in any case.
+        views: the ways to look at each image, e.g. :data:`MANY_VIEWS`; what all of them propose goes through one
+            suppression.  By default a single view, at the size of ``recipe.data.test_scale``.
 
     Returns:
-        boxes (D, 4) xyxy in pixels of the given image, scores (D,), labels (D,), best first, on the CPU; a list of
-        such for a list.
+        boxes (D, 4) xyxy in pixels of the given image, scores (D,), labels (D,), best first, on the CPU; for a list,
+        a list of these.
 
     Raises:
-        UserError: code DATA where a file cannot be read as an image, USAGE where an array is not uint8 or misshapen.
+        UserError: code DATA where a file cannot be read as an image, USAGE where an array is of a wrong type or shape.
     """
     if isinstance(images, list | tuple):
         return [detect(model, image, min_score=min_score, views=views) for image in images]
@@ -65,7 +65,7 @@ def detect(model, images, *, min_score=0.0, views=None):
 
 
 def _proposals(model: Detector, pixels: np.ndarray, view: View) -> tuple[Tensor, Tensor, Tensor]:
-    """All that one view puts forward: boxes (N, 4) in pixels of the image (h, w, 3), scores (N,), labels (N,)"""
+    """All that one view proposes: boxes (N, 4) in pixels of the image (h, w, 3), scores (N,), labels (N,)"""
     resized, _, factors = resize(pixels, NO_BOXES, view.scale)
     image = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))  # (3, h', w')
     seen = [image.flip(-1) if view.mirror else image]

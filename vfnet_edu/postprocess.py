@@ -58,7 +58,7 @@ def select(
     Args:
         candidates: the head's answer for the whole batch.
         image: which image of the batch.
-        size: (height, width) of that image without padding; boxes are cut there.
+        size: (height, width) of that image without padding; boxes are clipped to it.
         config: thresholds.
         scale: (x, y) factors by which the image was enlarged; boxes are divided by them *before* suppression,
             because the overlap of two boxes depends a little on an aspect ratio that rounding has changed.
@@ -141,7 +141,7 @@ def soft_nms(
     sigma: float = 0.5,
     min_score: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
-    """Soft-NMS: an overlapped box loses score instead of its life.  (N, 4), (N,), (N,) -> scores (M,), indices (M,)
+    """Soft-NMS: an overlapped box loses score, not its life.  (N, 4), (N,), (N,) -> scores (M,), indices (M,)
 
     Source: Bodla et al. 2017.  linear: score * (1 - IoU) where IoU > threshold; gaussian: score * exp(-IoU^2 / sigma).
     Boxes of different classes do not see each other.  Both results are in the order in which boxes were taken.

@@ -43,7 +43,7 @@ class Options:
     out: Path = Path("predictions")
     """folder for the drawn pictures or video, and predictions.json"""
     min_score: float = 0.3
-    """boxes below are neither drawn nor written"""
+    """boxes below it are neither drawn nor written"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
 
@@ -55,7 +55,7 @@ def main(args: list[str]) -> None:
         raise UserError(f"{source}: no such file or folder", code=Exit.DATA)
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
-        raise UserError(f"--out {out} is where the input lies", remedy="name another folder: no input is overwritten")
+        raise UserError(f"--out {out} is where the input is", remedy="name another folder: no input is overwritten")
     _, model = zoo.load(options.checkpoint, devices.setup(options.device).device)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def main(args: list[str]) -> None:
 
 
 def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[list[dict], list[str]]:
-    """Draw every image into the folder `out`.  -> COCO results, and the names of files that are no images"""
+    """Draw every image into the folder `out`.  -> COCO results, and the names of files that are not images"""
     results, bad = [], []
     for number, file in enumerate(files, 1):
         try:
@@ -143,7 +143,7 @@ def encode(image: np.ndarray, suffix: str) -> bytes:
 
 
 def coco_results(found: Detections, image_id: int, classes: tuple[str, ...], file_name: str) -> list[dict]:
-    """COCO results; a checkpoint knows the names of its classes, so `category_id` is their place, from 1."""
+    """COCO results; a checkpoint knows the names of its classes, so `category_id` is their position, from 1."""
     return [
         {
             "image_id": image_id,

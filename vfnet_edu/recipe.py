@@ -24,9 +24,9 @@ class DataConfig:
     """What a step sees."""
 
     augment: AugmentConfig = AugmentConfig()
-    test_scale: tuple[int, int] = (1333, 800)  # longest and shortest side an image is enlarged to when evaluated
+    test_scale: tuple[int, int] = (1333, 800)  # longest and shortest side an image is resized to when evaluated
     batch_size: int = 16  # images per optimizer step, over all GPUs and accumulated passes
-    images_per_gpu: int = 2  # images per forward pass; the paper's 8 GPUs x 2, and what 8 GB of memory hold
+    images_per_gpu: int = 2  # images per forward pass; the paper's 8 GPUs x 2, and what 8 GB of memory can hold
     workers: int = 2  # data-loading processes per GPU
 
 
@@ -42,7 +42,7 @@ class OptimConfig:
     bias_lr: float = 2.0  # biases outside norms and offset predictors: this times the rate ...
     bias_decay: float = 0.0  # ... and this times the decay
     warmup_steps: int = 500
-    warmup_start: float = 0.1  # share of the rate at step 0
+    warmup_start: float = 0.1  # fraction of the rate at step 0
     schedule: Literal["step", "cosine"] = "step"
     epochs: int = 12
     drop_at: tuple[int, ...] = (8, 11)  # divide the rate by ten after these epochs

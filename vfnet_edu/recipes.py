@@ -26,7 +26,7 @@ from vfnet_edu.runtime.errors import UserError
 
 
 def names() -> list[str]:
-    """Every recipe of this file, in its order."""
+    """Every recipe of this file, in order."""
     functions = [f for f in globals().values() if inspect.isfunction(f) and f.__annotations__ == {"return": Recipe}]
     return [f.__name__ for f in functions]
 

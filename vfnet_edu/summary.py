@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of every part of a detector, and what the authors report of it.
+"""Parameters and floating-point operations of every part of a detector, and what the authors report about it.
 
 python -m vfnet_edu.summary vfnet_r50_1x
 python -m vfnet_edu.summary vfnet_x101_64x4d_dcn_ms_2x --size 1333 800
@@ -35,7 +35,7 @@ class Part:
     name: str
     parameters: int
     trained: int  # of them with a gradient
-    flops: int  # two per multiplication with addition; convolutions and matrix products only
+    flops: int  # two per multiply-add; convolutions and matrix products only
 
 
 NUMBERS = ("parameters", "trained", "flops")

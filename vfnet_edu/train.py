@@ -38,20 +38,20 @@ from vfnet_edu.weights import imagenet, ours, zoo
 
 @dataclass(frozen=True)
 class Options:
-    """What a run needs beside its recipe."""
+    """What a run needs besides its recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     paths: Annotated[DataPaths, tyro.conf.arg(name="")] = DataPaths()
     out: Path | None = None
     """run folder; by default runs/RECIPE"""
     resume: bool = False
-    """go on with the run in the folder, bit for bit on a CPU"""
+    """resume the run in the folder, bit for bit on a CPU"""
     overwrite: bool = False
     """throw away the run in the folder"""
     allow_outside_root: bool = False
     """follow file names and links that leave the image folder"""
     weights: Path | None = None
-    """start from this detector checkpoint; with other classes its last layers start anew"""
+    """start from this detector checkpoint; with other classes its last layers start fresh"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     eval_every: int = 1
@@ -63,7 +63,7 @@ class Options:
     tensorboard: bool = False
     """also write TensorBoard events (pip install 'vfnet_edu[tensorboard]')"""
     print: bool = False
-    """show the recipe, with what you changed marked by a star, and stop"""
+    """show the recipe, with what you changed marked by a star, and exit"""
 
 
 def main(args: list[str]) -> None:
@@ -115,7 +115,7 @@ def train(options: Options, base: Recipe, ranks: Ranks, run: RunFolder, stop: St
 
         judged, scores, outcome = learner.leave_epoch(plan), None, None
         if check and plan.evaluates(at, options.eval_every):
-            run.save(learner.state())  # a stop during the evaluation costs the evaluation only
+            run.save(learner.state())  # a stop during the evaluation costs only the evaluation
             scores, outcome = examine(judged, learner, plan, check, run, stop)
             at.evaluations += 1
         ap = scores.numbers["AP"] if scores else -1.0
@@ -135,13 +135,13 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
     """A learner with fresh weights, with ImageNet's, with those of another detector, or where this run stopped.
 
     Raises:
-        UserError: no such weights, weights that do not fit, or another recipe than that of the run that goes on.
+        UserError: no such weights, weights that do not fit, or a recipe that differs from the resumed run's.
     """
     recipe = options.recipe
     torch.manual_seed(recipe.seed)
     model = build(recipe, classes)
     if options.resume:
-        ranks.wait()  # the main process has cleared away what was half written
+        ranks.wait()  # the main process has cleared away anything half written
         state, note = checkpoint.load(run.path)
         check_same(run.path, state, model.recipe, classes)
         learner = make_learner(model, ranks)
@@ -151,7 +151,7 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
     if options.weights:
         path = zoo.find(options.weights)
         fresh = ours.load_state(model, ours.read(path)[2], path, new_classes=True)
-        run.say(f"starting from {path}" + (f"; other classes, so anew: {', '.join(fresh)}" if fresh else ""))
+        run.say(f"starting from {path}" + (f"; other classes, so fresh: {', '.join(fresh)}" if fresh else ""))
     else:
         imagenet.load_backbone(model, recipe.backbone_weights)
     return make_learner(model, ranks)
@@ -161,7 +161,7 @@ def step(learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Me
     """One update of the weights, by the mean gradient of all passes and processes.
 
     Raises:
-        UserError: code DIVERGED where a loss is not finite; the weights are still those before the step.
+        UserError: code DIVERGED where a loss is not finite; the weights are still those from before the step.
     """
     optim, scaler, optimizer, ranks = learner.recipe.optim, learner.scaler, learner.optimizer, learner.ranks
     dtype = PRECISION[optim.precision]
@@ -211,7 +211,7 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")
     if layout.val is None:
-        say("no validation set: nothing will be judged; the last weights are kept")
+        say("no validation set: nothing will be evaluated; the last weights are kept")
         return learn, None
     check = read_coco(*layout.val)
     check.check_files(options.allow_outside_root)

@@ -1,4 +1,4 @@
-"""A detector: stack the images, run the network, then be taught or answer."""
+"""A detector: stack the images, run the network, then learn or answer."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ class Detector(nn.Module):
 
     - ``model(images, targets)`` -> ``{"cls": ..., "box": ..., ...}``, scalars to be summed;
     - ``model(images)`` -> one :class:`Detections` per image, in its pixels;
-    - ``model(images, scales=[(sx, sy), ...])`` -> the same in pixels of the images before they were enlarged.
+    - ``model(images, scales=[(sx, sy), ...])`` -> the same in pixels of the images before they were resized.
 
     `images` are uint8 (3, h, w) RGB tensors of any sizes.  `targets` hold ``boxes`` (G, 4) and ``labels`` (G,).
 
@@ -49,7 +49,7 @@ class Detector(nn.Module):
         classes: their names, as many as ``recipe.head.classes``.
 
     Raises:
-        ValueError: another number of classes.
+        ValueError: a different number of classes.
     """
 
     mean: Tensor  # (3, 1, 1)
@@ -65,7 +65,7 @@ class Detector(nn.Module):
         self.head: Head = recipe.head.build(recipe.neck.channels)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
-        self.train()  # norms that a backbone holds frozen are so from the start
+        self.train()  # norms that a backbone keeps frozen are frozen from the start
 
     def forward(
         self,
@@ -122,7 +122,7 @@ def sizes(images: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients while inside; then back into the mode that the model came in."""
+    """Evaluation mode and no gradients while inside; then back to the mode that the model was in."""
     training = model.training
     model.eval()
     try:

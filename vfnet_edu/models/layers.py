@@ -11,7 +11,7 @@ from vfnet_edu.ops.dcn import ModulatedDeformConv2d
 
 
 class ConvNorm(nn.Module):
-    """3x3 convolution, then GroupNorm(32), then perhaps ReLU.  (B, C, H, W) -> (B, C', H', W')
+    """3x3 convolution, then GroupNorm(32), then optionally ReLU.  (B, C, H, W) -> (B, C', H', W')
 
     With a norm the convolution has no bias, without one it has.
     """
@@ -52,7 +52,7 @@ def tower(c_in: int, channels: int, depth: int, norm: bool = True, dcn_on_last: 
 
 
 def init_normal(module: nn.Module, std: float = 0.01) -> None:
-    """Plain convolutions from N(0, std), biases 0; a deformable one keeps its own start."""
+    """Plain convolutions from N(0, std), biases 0; a deformable one keeps its own initialisation."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.normal_(m.weight, std=std)
@@ -67,7 +67,7 @@ def start_scores(conv: nn.Conv2d, std: float = 0.01, probability: float = 0.01) 
     """Start the last classification layer with every score near `probability` (RetinaNet, section 3.3).
 
     `std` is that of its weights, 0.01 in every published row.  Without ImageNet weights 0.1 to 0.3 is better: the
-    classes differ from the first step, and the head does not spend hundreds of steps on telling object from background.
+    classes differ from the first step, and the head does not spend hundreds of steps telling object from background.
     """
     nn.init.normal_(conv.weight, std=std)
     nn.init.constant_(conv.get_parameter("bias"), -math.log((1 - probability) / probability))
@@ -84,9 +84,9 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean of `x` over all processes: every rank must call this, also one without a positive, or all hang.
+    """The mean of `x` over all processes: every rank must call this, even one without a positive, or all hang.
 
-    Only where gradients are taken: in an evaluation ranks may hold different numbers of batches.
+    Only where gradients are computed: in an evaluation ranks may hold different numbers of batches.
     """
     if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled():
         x = x.detach().clone()

@@ -14,18 +14,18 @@ def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
 
     Args:
         x: (B, C, H, W) features.
-        offset: (B, 18, H/stride, W/stride) in cells: (dy, dx) of the nine taps, as displacement from :data:`GRID`.
+        offset: (B, 18, H/stride, W/stride) in cells: (dy, dx) of the nine taps, as displacements from :data:`GRID`.
         weight: (C', C/groups, 3, 3); the number of groups follows from its shape.
-        mask: (B, 9, H/stride, W/stride) factor of each sample (DCNv2); none: all one (DCNv1).
+        mask: (B, 9, H/stride, W/stride) factor of each sample (DCNv2); None: all ones (DCNv1).
         stride: of the convolution.
 
     Source: Dai et al. 2017 (Deformable ConvNets), equation 2; Zhu et al. 2019 (v2), equation 1.  Samples are bilinear,
     and 0 outside the map.
     """
-    # torchvision samples in one precision and knows no bfloat16: leave autocast here, in at least float32
+    # torchvision samples in one precision and has no bfloat16: leave autocast here, for at least float32
     dtype = torch.promote_types(x.dtype, torch.float32)
     # torchvision turns a NaN into an address and crashes
-    outside = 2.0**20  # cells: further than any sample
+    outside = 2.0**20  # cells: farther than any sample
     safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
     with _no_autocast(x):
         mask = None if mask is None else mask.to(dtype)
@@ -52,7 +52,7 @@ class ModulatedDeformConv2d(nn.Module):
         self.stride = stride
         self.weight = nn.Parameter(torch.empty(c_out, c_in // groups, 3, 3))
         self.conv_offset = nn.Conv2d(c_in, 27, 3, stride, padding=1)
-        bound = (9 * c_in) ** -0.5  # the authors divide by all input channels, also with groups
+        bound = (9 * c_in) ** -0.5  # the authors divide by all input channels, even with groups
         nn.init.uniform_(self.weight, -bound, bound)
         self.start_as_plain()
 
@@ -62,7 +62,7 @@ class ModulatedDeformConv2d(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        with _no_autocast(x):  # places need more than 8 bits
+        with _no_autocast(x):  # positions need more than 8 bits
             wide = x.to(self.weight.dtype)
             offset, mask = self.conv_offset(wide).split([18, 9], dim=1)  # (B, 18, H', W'), (B, 9, H', W')
         return deformable_conv2d(wide, offset, self.weight, mask.sigmoid(), self.stride).to(x.dtype)

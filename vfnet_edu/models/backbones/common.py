@@ -1,4 +1,4 @@
-"""What ResNet and Res2Net share: four stages of blocks, how they start, and what of them does not learn."""
+"""What ResNet and Res2Net share: four stages of blocks, how they are initialised, and which parts do not learn."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,8 +18,8 @@ def make_stages(
 
     Args:
         depths: blocks of each.
-        width: channels that the stem leaves.
-        dcn: whether layer2 .. layer4 are of DCNv2.
+        width: channels that come out of the stem.
+        dcn: whether layer2 .. layer4 use DCNv2.
         block: (c_in, planes, stride, first of its stage, dcn) -> a residual block with planes * expansion channels.
         expansion: of the bottleneck; 1 if there is none.
     """
@@ -35,7 +35,7 @@ def make_stages(
 
 
 def run_stages(stages: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
-    """What the stem has made, through all four.  (B, C, H/4, W/4) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
+    """The stem's output through all four.  (B, C, H/4, W/4) -> [C2, C3, C4, C5] at strides 4, 8, 16, 32"""
     maps = []
     for layer in stages:
         x = layer(x)
@@ -54,7 +54,7 @@ def init_backbone(backbone: nn.Module) -> None:
 
 
 def freeze(stem: Sequence[nn.Module], stages: Sequence[nn.Module], n: int) -> None:
-    """Stop the gradient of the stem and `n` stages (-1: of none): with few images ImageNet's filters beat new ones."""
+    """Stop the gradient of the stem and `n` stages (-1: nowhere): with few images ImageNet's filters beat new ones."""
     for module in [] if n < 0 else [*stem, *stages[:n]]:
         module.requires_grad_(False)
 

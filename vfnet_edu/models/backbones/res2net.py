@@ -17,7 +17,7 @@ class Res2NetConfig:
     """Shape and training rule; the defaults are Res2Net-101 v1b 26w4s."""
 
     blocks: tuple[int, ...] = (3, 4, 23, 3)  # residual blocks of layer1 .. layer4
-    width: int = 64  # channels behind the stem
+    width: int = 64  # channels after the stem
     scales: int = 4  # parts a bottleneck is split into
     base_width: int = 26  # channels of a part in layer1
     dcn: bool = False  # DCNv2 in layer2, layer3, layer4
@@ -51,7 +51,7 @@ class Bottle2neck(nn.Module):
         else:
             self.convs = nn.ModuleList([nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in convs])
         self.bns = nn.ModuleList([nn.BatchNorm2d(width) for _ in convs])
-        # the original also pools where the stride is 1 (layer1.0); detectors were trained without
+        # the original also pools where the stride is 1 (layer1.0); detectors were trained without it
         self.pool = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
         self.conv3, self.bn3 = nn.Conv2d(mid, c_out, 1, bias=False), nn.BatchNorm2d(c_out)
         self.downsample = None

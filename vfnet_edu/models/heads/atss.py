@@ -1,8 +1,8 @@
 """ATSS (Zhang et al. 2020): one square anchor per point, three branches; the score is class times centerness.
 
-With the varifocal loss the class branch learns the IoU of its box; centerness stays and is multiplied as before.  (The
-authors' published ATSS + VFL configuration loses its flag in a parent's constructor and trains the focal loss; this one
-does what that configuration says.)
+With the varifocal loss the class branch learns the IoU of its box; centerness stays and is multiplied in as before.
+(The authors' published ATSS + VFL configuration loses its flag in a parent's constructor and uses the focal loss; this
+one does what that configuration says.)
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ATSSConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
-    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
+    score_std: float = 0.01  # std of the last classification layer's first weights; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -89,7 +89,7 @@ class ATSSHead(nn.Module):
             level_shapes=shapes,
         )
 
-    # ------------------------------------------------------------------ be taught
+    # ------------------------------------------------------------------ learn
     def loss(
         self, out: ATSSOutput, targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
     ) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class ATSSHead(nn.Module):
         box = out.boxes[image, point]  # (N, 4)
         central = centerness(centers(out.anchors[point]), true_box)  # (N,)
 
-        # every rank must take part in these two means, also one without a positive
+        # every rank must take part in these two means, even one without a positive
         positives = (match >= 0).sum(1).clamp(min=1).sum().float()  # an image without a positive counts as one
         positives = mean_over_ranks(positives).clamp(min=1)
         sum_central = mean_over_ranks(central.sum())

@@ -21,7 +21,7 @@ class FoveaBoxConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
-    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
+    score_std: float = 0.01  # std of the last classification layer's first weights; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower, without norm
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -85,13 +85,13 @@ class FoveaBoxHead(nn.Module):
             level_shapes=shapes,
         )
 
-    # ------------------------------------------------------------------ be taught
+    # ------------------------------------------------------------------ learn
     def loss(
         self, out: FoveaBoxOutput, targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
     ) -> dict[str, Tensor]:
         """Classification and smooth L1 of the logarithms.  -> {"cls", "box"}, scalars to be summed
 
-        Normalised by the positives of this process alone.  No cell is ignored, also none on batch padding.
+        Normalised by the positives of this process alone.  No cell is ignored, not even on batch padding.
         """
         config = self.config
         match = torch.stack(
@@ -106,7 +106,7 @@ class FoveaBoxHead(nn.Module):
         if config.loss == "focal":
             target[image, cell, label] = 1.0
             loss_cls = focal_loss(out.logits, target, config.alpha, config.gamma)
-        else:  # the authors cut all predictions at the last pixel of the first image of the batch
+        else:  # the authors clip all predictions at the last pixel of the first image of the batch
             h, w = image_sizes[0]
             box = clip(out.boxes.detach()[image, cell], (h - 1, w - 1))
             target[image, cell, label] = iou(box, true_box).clamp(min=MIN_IOU)

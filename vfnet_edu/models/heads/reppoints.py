@@ -26,13 +26,13 @@ class RepPointsConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
-    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
+    score_std: float = 0.01  # std of the last classification layer's first weights; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 3  # convolutions per tower
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
     point_gradient: float = 0.1  # share of the deformable convolutions' gradient that reaches the first points
     moment_gradient: float = 0.01  # share of the gradient that reaches `log_spread`
-    base_scale: float = 4.0  # in strides: size of box a level is for, and unit of its box losses
+    base_scale: float = 4.0  # in strides: the box size a level is for, and unit of its box losses
     positive_iou: float = 0.5  # second stage: IoU of the first box with the truth
     negative_iou: float = 0.4
     loss: Literal["varifocal", "focal"] = "varifocal"
@@ -90,7 +90,7 @@ class RepPointsHead(nn.Module):
         for x in pyramid:
             cls, reg = self.cls_tower(x), self.reg_tower(x)  # (B, C, H, W), (B, C, H, W)
             yx = self.points_out(self.points_conv(reg).relu()).float()  # (B, 18, H, W) in strides, from the location
-            # the convolution adds its grid: take it away first
+            # the convolution adds its grid: subtract it first
             offset = scale_gradient(yx, config.point_gradient) - yx.new_tensor(GRID).view(18, 1, 1)
             seen = deformable_conv2d(reg, offset, self.refine_points).relu()  # (B, C, H, W)
             first.append(yx)
@@ -120,7 +120,7 @@ class RepPointsHead(nn.Module):
         middle, half = nine.mean(-2), nine.std(-2) * spread  # (B, P, 2), (B, P, 2)
         return torch.cat([middle - half, middle + half], -1) * points[:, 2:] + points[:, :2].repeat(1, 2)
 
-    # ------------------------------------------------------------------ be taught
+    # ------------------------------------------------------------------ learn
     def loss(
         self, out: RepPointsOutput, targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
     ) -> dict[str, Tensor]:
@@ -153,10 +153,10 @@ class RepPointsHead(nn.Module):
         if config.loss == "focal":
             target[image, point, label] = 1.0
             loss_cls = focal_loss(out.logits, target, config.alpha, config.gamma)
-        else:  # an IoU of 0 is not lifted: such a positive becomes a negative, as in the authors' code
+        else:  # an IoU of 0 is not raised: such a positive becomes a negative, as in the authors' code
             target[image, point, label] = iou(refined.detach(), true_box)
             loss_cls = varifocal_loss(out.logits, target, config.alpha, config.gamma)
-        learned = (match != IGNORED)[..., None]  # not: between the thresholds, or on batch padding
+        learned = (match != IGNORED)[..., None]  # all but those between the thresholds or on padding
         return {
             "cls": (loss_cls * learned).sum() / positives,
             "box": config.box_weight * loss_box / first_positives,

@@ -19,7 +19,7 @@ class RetinaNetConfig:
     """Everything that shapes the head and its losses."""
 
     classes: int = 80
-    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
+    score_std: float = 0.01  # std of the last classification layer's first weights; from scratch 0.1 to 0.3 is better
     channels: int = 256
     depth: int = 4  # convolutions per tower, without norm
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -84,7 +84,7 @@ class RetinaNetHead(nn.Module):
             level_shapes=shapes,
         )
 
-    # ------------------------------------------------------------------ be taught
+    # ------------------------------------------------------------------ learn
     def loss(
         self, out: RetinaNetOutput, targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
     ) -> dict[str, Tensor]:
@@ -107,11 +107,11 @@ class RetinaNetHead(nn.Module):
         if config.loss == "focal":
             target[image, prior, label] = 1.0
             loss_cls = focal_loss(out.logits, target, config.alpha, config.gamma)
-        else:  # an IoU of 0 is not lifted: such a positive becomes a negative, as in the authors' code
+        else:  # an IoU of 0 is not raised: such a positive becomes a negative, as in the authors' code
             quality = iou(decode_deltas(anchor, delta.detach()), decode_deltas(anchor, true_delta))
             target[image, prior, label] = quality
             loss_cls = varifocal_loss(out.logits, target, config.alpha, config.gamma)
-        learned = (match != IGNORED)[..., None]  # not: between the thresholds, or on batch padding
+        learned = (match != IGNORED)[..., None]  # all but those between the thresholds or on padding
         return {
             "cls": (loss_cls * learned).sum() / positives,
             "box": config.box_weight * (delta - true_delta).abs().sum() / positives,

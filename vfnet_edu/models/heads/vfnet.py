@@ -33,8 +33,8 @@ class VFNetConfig:
     """Everything that shapes the head and its losses; the defaults are the paper's."""
 
     classes: int = 80
-    score_std: float = 0.01  # of the last classification layer's start; from scratch 0.1 to 0.3 is better
-    star_std: float = 0.01  # of the star convolutions' start
+    score_std: float = 0.01  # std of the last classification layer's first weights; from scratch 0.1 to 0.3 is better
+    star_std: float = 0.01  # std of the star convolutions' first weights
     channels: int = 256
     depth: int = 3  # convolutions per tower
     dcn: bool = False  # DCNv2 in the last convolution of each tower
@@ -141,14 +141,14 @@ class VFNetHead(nn.Module):
         factor = self.refine_out(seen) * self.refine_gain[level]
         return factor.float().exp() * ltrb.detach()
 
-    # ------------------------------------------------------------------ be taught
+    # ------------------------------------------------------------------ learn
     def loss(
         self, out: VFNetOutput, targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
     ) -> dict[str, Tensor]:
         """Classification by IACS, and GIoU of both boxes.  -> {"cls", "box", "refine"}, scalars to be summed
 
         Source: paper equation 3; but as in the authors' code the GIoU of each positive is weighted by its own IoU
-        and normalised by the sum of those IoUs, where the paper writes the number of positives.
+        and normalised by the sum of those IoUs, where the paper has the number of positives.
         """
         config = self.config
         match = assign_images(
@@ -162,7 +162,7 @@ class VFNetHead(nn.Module):
         iou_box = iou(box.detach(), true_box).clamp(min=MIN_IOU)  # (N,)
         iou_refined = iou(refined.detach(), true_box).clamp(min=MIN_IOU)  # (N,)
 
-        # every rank must take part in these three means, also one without a positive
+        # every rank must take part in these three means, even one without a positive
         positives = mean_over_ranks(out.logits.new_tensor(float(len(image)))).clamp(min=1)
         sum_iou_box = mean_over_ranks(iou_box.sum()).clamp(min=1)
         sum_iou_refined = mean_over_ranks(iou_refined.sum()).clamp(min=1)
