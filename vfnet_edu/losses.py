@@ -25,10 +25,10 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
 
 
 def quality_focal_loss(logits: Tensor, target: Tensor, beta: float = 2.0) -> Tensor:
-    """Quality focal loss: the label is an IoU, errors count by their size.  logits, target (N, K) -> (N, K)
+    """Quality focal loss: the label is an IoU, errors are weighted by their size.  logits, target (N, K) -> (N, K)
 
     Source: Li et al. 2020 (GFL), equation 3: ``|q - p|^beta BCE(p, q)``.  Symmetric: a positive and a negative that are
-    equally wrong are weighted equally; the varifocal loss is built on not doing that.
+    equally wrong are weighted equally; the varifocal loss deliberately does not do that.
     """
     error = (logits.sigmoid() - target).abs()
     return error**beta * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -40,7 +40,7 @@ def varifocal_loss(
     """Varifocal loss: learn the IoU-aware classification score (IACS).  logits, target (N, K) -> (N, K)
 
     Source: VarifocalNet (arXiv 2008.13367), equation 2:
-        q > 0:  q BCE(p, q)                      a positive weighs as much as its box is good
+        q > 0:  q BCE(p, q)                      the better its box, the more a positive weighs
         q = 0:  alpha p^gamma (-log(1 - p))      only negatives are focal
 
     `target` is q: the IoU of the predicted box at the true class of a positive, 0 everywhere else.  Its minimum at

@@ -1,7 +1,7 @@
 """How fast does ATSS assign?  `python -m vfnet_edu.bench assign`: against the naive reference, by number of boxes.
 
 The reference takes all pairs of anchors and boxes at every step; its matches are those of the package, and a test
-compares them.  Both are measured in turns, so what else the machine does falls on both.
+compares them.  Both are measured in turn, so whatever else the machine does affects both.
 """
 
 import json
@@ -28,12 +28,12 @@ class Options:
     size: tuple[int, int] = (800, 1344)
     """height and width of the image"""
     repeats: int = 5
-    """rounds of both, of which the median counts"""
+    """rounds of both; the median counts"""
     threads: int = 1
-    """of the CPU"""
+    """CPU threads"""
     device: str = "cpu"
     json: Path | None = None
-    """also write the table there"""
+    """also write the table to this file"""
 
 
 def main(args: list[str]) -> None:
@@ -60,7 +60,7 @@ def main(args: list[str]) -> None:
 
 
 def measure(anchors: Tensor, level_sizes: list[int], boxes: Tensor, repeats: int) -> dict[str, float]:
-    """Median milliseconds and peak megabytes of both, measured in turns."""
+    """Median milliseconds and peak megabytes of both, measured in turn."""
     steps = {
         "ours": lambda: atss(anchors, level_sizes, boxes),
         "naive": lambda: naive_atss(anchors, level_sizes, boxes),
@@ -76,7 +76,7 @@ def measure(anchors: Tensor, level_sizes: list[int], boxes: Tensor, repeats: int
 
 
 def random_boxes(count: int, size: tuple[int, int]) -> Tensor:
-    """Boxes anywhere in an image, their sides of all sizes from 8 pixels to the image.  -> (count, 4)"""
+    """Boxes anywhere in an image, with sides of any length from 8 pixels to the whole image.  -> (count, 4)"""
     generator = torch.Generator().manual_seed(count)
     wh = torch.tensor([size[1], size[0]], dtype=torch.float32)
     side = 8 * (wh / 8) ** torch.rand(count, 2, generator=generator)  # uniform logarithms
@@ -86,7 +86,7 @@ def random_boxes(count: int, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def naive_atss(anchors: Tensor, level_sizes: list[int], gt_boxes: Tensor, topk: int = 9) -> Tensor:
-    """:func:`vfnet_edu.assigners.atss` by all pairs.  (P, 4), level sizes, (G, 4) -> (P,) int64"""
+    """:func:`vfnet_edu.assigners.atss` over all pairs.  (P, 4), level sizes, (G, 4) -> (P,) int64"""
     if len(gt_boxes) == 0:
         return anchors.new_full((len(anchors),), BACKGROUND, dtype=torch.int64)
     overlap = iou(anchors[:, None], gt_boxes)  # (P, G)

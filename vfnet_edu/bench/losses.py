@@ -1,8 +1,8 @@
 """Focal against varifocal loss, head by head: `python -m vfnet_edu.bench losses`.
 
-Ten trainings of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the
-results tables.  Backbone, neck, data and their order, optimizer, schedule and seed are those of `vfnet_small`; of a
-head only what counts pixels is fitted to its small images.  `vfnet_edu.train` does the training.
+Ten runs of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the
+results tables.  Backbone, neck, data and their order, optimizer, schedule and seed are those of `vfnet_small`; in a
+head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` does the training.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ ROWS = {  # head -> its rows with the focal and with the varifocal loss
     "foveabox": ("foveabox_r50_fl_1x", "foveabox_r50_vfl_1x"),
     "reppoints": ("reppoints_r50_fl_1x", "reppoints_r50_vfl_1x"),
 }
-FITTED = {  # to objects of 18 to 80 pixels on three levels; `score_std` so that the first scores of all scatter alike
+FITTED = {  # to objects of 18 to 80 pixels on three levels; `score_std` so that all first scores have the same spread
     "vfnet": {"box_unit": 2.0, "anchor_size": 4.0, "star_std": 0.02},
     "atss": {"anchor_size": 4.0, "score_std": 0.05},
     "retinanet": {"anchor_sizes": (2.0, 2 * 2 ** (1 / 3), 2 * 2 ** (2 / 3)), "score_std": 0.1},
@@ -54,21 +54,21 @@ class Options:
     heads: tuple[str, ...] = tuple(ROWS)
     """which of vfnet, atss, retinanet, foveabox, reppoints"""
     steps: int = 600
-    """length of every training, rounded up to whole epochs"""
+    """length of every run, rounded up to whole epochs"""
     data: Path | None = None
     """data set folder; by default the embedded one"""
     size: int = 128
     """longest and shortest side of the images, pixels"""
     seed: int = 0
     jobs: int = 1
-    """trainings side by side, each in a process of its own"""
+    """runs side by side, each in a process of its own"""
     threads: int = 1
-    """of each of them"""
+    """CPU threads of each of them"""
     device: str = "cpu"
     out: Path = Path("runs/losses")
-    """folder of the run folders; trainings that it holds go on, and finished ones are not repeated"""
+    """folder for the run folders; runs already in it are resumed, and finished ones are not repeated"""
     json: Path | None = None
-    """also write the table there"""
+    """also write the table to this file"""
 
 
 def main(args: list[str]) -> None:

@@ -23,7 +23,7 @@ from vfnet_edu.runtime.devices import PRECISION
 @dataclass(frozen=True)
 class Options:
     recipes: tyro.conf.Positional[tuple[str, ...]] = ("vfnet_r50_1x",)
-    """rows to measure"""
+    """recipes to measure"""
     size: tuple[int, int] = (800, 1333)
     """height and width of the images"""
     batch: int = 1
@@ -31,7 +31,7 @@ class Options:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     repeats: int = 3
     profile: int = 0
-    """also list so many of the kernels (on a CPU: operators) that take longest in a training step"""
+    """also list this many of the kernels (on a CPU: operators) that take longest in a training step"""
 
 
 def main(args: list[str]) -> None:
@@ -102,7 +102,7 @@ def print_profile(model, options: Options, device: torch.device) -> None:
     ]
     total = sum(us for us, *_ in found)
     if not total:
-        print("the profiler saw no kernel: is it allowed to, on this machine?")
+        print("the profiler saw no kernel: is profiling allowed on this machine?")
         return
     print(f"\n{'share':>7} {'ms':>9} {'calls':>6}  of a training step: {total / 1e3:.2f} ms in {len(found)} kinds")
     for us, calls, name in sorted(found, reverse=True)[: options.profile]:

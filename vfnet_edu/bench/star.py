@@ -2,13 +2,13 @@
 
 For the whole pyramid of an 800 x 1344 image and for every level: time, arithmetic rate, share of the floor, memory.
 The floor is the time of the arithmetic alone, at the rate that a large matrix product reaches here in that precision.
-torchvision and deformops are given their offsets for nothing.
+torchvision and deformops are given their offsets for free.
 
-On a GPU the kernels wait in a queue and then run one after the other, and that is the time; "eager" is that of the
+On a GPU the kernels wait in a queue and then run one after the other, and that is the time; "eager" times the
 calls from Python as they come, which at batch 1 may be the CPU's. In bf16 torchvision computes in float32, with offsets
 in float32: that is what autocast makes of it. In fp32 the floor is that of the CUDA cores, and our kernel, which makes
-six bf16 products, may be above it. Memory is the peak of a step beyond what was held before; "scratch" is what of it is
-gone again afterwards, when only the results are held.
+six bf16 products, may exceed it. Memory is the peak of a step beyond what was held before; "scratch" is the part of
+it that is freed by the end, when only the results remain.
 """
 
 import importlib.util
@@ -52,9 +52,9 @@ class Options:
     """also measure every level by itself"""
     device: str = "auto"
     repeats: int = 0
-    """timed runs, of which the median counts; by default 3, and 20 on a GPU"""
+    """timed runs; the median counts; by default 3, and 20 on a GPU"""
     json: Path | None = None
-    """also write the table there"""
+    """also write the table to this file"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def pick(case: Case, level: int) -> Case:
 
 
 def contenders(case: Case, device: torch.device, precision: str) -> dict[str, tuple]:
-    """What to measure: functions of (features, boxes or offsets, weight) to maps, with inputs as they like them."""
+    """What to measure: functions of (features, boxes or offsets, weight) to maps, with inputs as they want them."""
     offsets = [star_offsets(ltrb, stride) for ltrb, stride in zip(case.ltrbs, case.strides, strict=True)]
     half = [o.to(case.weight.dtype) for o in offsets]
     autocast = torch.autocast(device.type, DTYPES[precision]) if precision == "bf16" else nullcontext()
@@ -200,7 +200,7 @@ def measure_all(case: Case, device: torch.device, precision: str, repeats: int, 
             row["forward_tflops"] = work / row["forward_ms"] / 1e9
             row["forward_share"] = work / rate * 1e3 / row["forward_ms"]
             row["both_share"] = 3 * work / rate * 1e3 / row["both_ms"]
-        except Exception as error:  # out of memory, a rival that does not know the precision: the others go on
+        except Exception as error:  # out of memory, a rival that lacks the precision: the others go on
             row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
         table.append(row)
     return table

@@ -22,7 +22,7 @@ from vfnet_edu.ops.star import triton_kernels
 from vfnet_edu.ops.star.triton_kernels import TILES, Tile, TritonError, choose_tile
 from vfnet_edu.runtime.errors import UserError
 
-CANDIDATES = {  # of a kernel: the same for all products; what does not fit is said to be so
+CANDIDATES = {  # per kernel, the same for all products; what does not fit is reported as such
     "forward": (
         Tile(64, 256, 32, 2), Tile(64, 256, 32, 3), Tile(64, 256, 32, 4), Tile(64, 256, 64, 2), Tile(64, 256, 16, 3),
         Tile(64, 256, 16, 4), Tile(64, 256, 32, 2, 8, 128), Tile(64, 256, 32, 3, 8, 128), Tile(128, 256, 32, 3),
@@ -49,11 +49,11 @@ class Options:
     """height and width of the image, multiples of 32"""
     channels: int = 256
     repeats: int = 20
-    """timed runs, of which the median counts"""
+    """timed runs; the median counts"""
     device: str = "auto"
     """a GPU; or cpu under TRITON_INTERPRET=1, where the times mean nothing"""
     json: Path | None = None
-    """also write the table there"""
+    """also write the table to this file"""
 
 
 def main(args: list[str]) -> None:
@@ -79,7 +79,7 @@ def main(args: list[str]) -> None:
 
 
 def try_tiles(kernel: str, product: str, case: Case, device, repeats: int) -> list[tuple[float, Tile]]:
-    """Milliseconds of every tile that works, the fastest first; a backward kernel is timed with what is around it."""
+    """Milliseconds of every tile that works, the fastest first; a backward kernel is timed with the work around it."""
     saved, found = TILES[kernel, product], []
     now = choose_tile(kernel, product, torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0))
     step = forward_step(case) if kernel == "forward" else backward_step(case)

@@ -103,7 +103,7 @@ class Calibration:
         return spearman(self.scores, self.ious)
 
     def within_object(self) -> float:
-        """Mean over objects of the rank correlation among the boxes of one object: what NMS lives on."""
+        """Mean over objects of the rank correlation among the boxes of one object: what NMS depends on."""
         total, count = (sum(part) for part in zip(*self._within.values(), strict=True)) if self._within else (0.0, 0)
         return total / count if count else float("nan")
 

@@ -33,7 +33,7 @@ def judge(
     that a sampler repeats to make the shares equal count once.
 
     Args:
-        model: a Detector; left in the mode (training or not) it came in.
+        model: a Detector; left in the mode (training or not) it was in.
         loader: yields (images, targets), see data/loader.py.
         index: the data set the loader reads.
         losses: False saves the time of assigning targets.
@@ -68,7 +68,7 @@ def eval_record(epoch: float, step: int, scores: Scores, outcome: Outcome) -> di
 
 
 def _ranking_scores(candidates: Candidates) -> Tensor:
-    """(B, P, K): what detections are sorted by; ATSS multiplies its score with the centerness"""
+    """(B, P, K): what detections are sorted by; ATSS multiplies its score by the centerness"""
     return candidates.scores if candidates.factor is None else candidates.scores * candidates.factor[..., None]
 
 
@@ -78,7 +78,7 @@ def _check_finite(scores: Tensor, boxes: Tensor, targets: list[dict]) -> None:
         image = targets[int((~fine).nonzero()[0])]["image_id"]
         raise UserError(
             f"image {image!r}: the model's scores or boxes are not finite",
-            remedy="it has diverged: take an earlier checkpoint and a lower learning rate",
+            remedy="it has diverged: go back to an earlier checkpoint and use a lower learning rate",
             code=Exit.DIVERGED,
         )
 
@@ -110,7 +110,7 @@ class _Share:
         self.calibration.merge(other.calibration)
 
     def outcome(self, index: CocoIndex) -> Outcome:
-        """In COCO's words: original ids."""
+        """In COCO's terms: original ids."""
         images, categories = index.image_ids.tolist(), index.category_ids.tolist()
         results = [
             {"image_id": images[n], "category_id": categories[int(label)], "bbox": box, "score": score}

@@ -1,4 +1,4 @@
-"""Average precision and recall on COCO's terms, with the reason in words where they are 0 or undefined.
+"""Average precision and recall as COCO defines them, with the reason in words where they are 0 or undefined.
 
 pycocotools is the referee; faster-coco-eval, where installed, gives the same numbers sooner.  Neither checks its input,
 so it is checked here: a box that is not a number would count as a hit, an annotation with id 0 as a miss.
@@ -26,20 +26,20 @@ MEANING = {
     "AP50": "IoU .50",
     "AP75": "IoU .75",
     "APs": "objects below 32 x 32 px",
-    "APm": "objects between",
+    "APm": "objects in between",
     "APl": "objects above 96 x 96 px",
     "AR1": "recall, 1 detection per image and class",
     "AR10": "recall, 10",
     "AR100": "recall, 100",
     "ARs": "recall, objects below 32 x 32 px",
-    "ARm": "recall, objects between",
+    "ARm": "recall, objects in between",
     "ARl": "recall, objects above 96 x 96 px",
 }
 
 
 # ------------------------------------------------------------------ what is scored, and the scores
 class Outcome(NamedTuple):
-    """What one pass of a detector over a data set gives (:func:`vfnet_edu.evaluation.judge.judge`)."""
+    """What one pass of a detector over a data set yields (:func:`vfnet_edu.evaluation.judge.judge`)."""
 
     results: list[dict]  # COCO results, original ids, boxes x, y, w, h in pixels of the original image
     losses: dict[str, float]  # mean over images; empty where not asked for
@@ -63,7 +63,7 @@ class Scores:
     classes: tuple[str, ...]
     per_class: np.ndarray  # (K, 2)  AP and AP50
     precision: np.ndarray  # (2, 101, K)  at IoU .50 and .75, at recall 0, .01, ... 1
-    objects: np.ndarray  # (K,)  that count, i.e. without crowds
+    objects: np.ndarray  # (K,)  that count, i.e. no crowds
     detections: np.ndarray  # (K,)
     images: int
     why: str | None  # the reason where AP is 0 or undefined
@@ -184,7 +184,7 @@ def _referee(truth, found, limits, engine) -> tuple[np.ndarray, np.ndarray]:
         made.createIndex()
         return made
 
-    with contextlib.redirect_stdout(io.StringIO()):  # they talk
+    with contextlib.redirect_stdout(io.StringIO()):  # both libraries print
         places = np.argsort(np.argsort(truth.image_ids))  # (N,) image -> place of its id
         gt = coco(places[truth.rows], truth.labels, truth.xywh, truth.areas, iscrowd=truth.crowd.astype(int))
         areas = found.xywh[:, 2] * found.xywh[:, 3]
@@ -251,7 +251,7 @@ def _checked(results: list[dict], truth: CocoIndex) -> _Found:
         n = int(bad.argmax())
         raise UserError(
             f"results[{n}], image {results[n]['image_id']!r}: box {xywh[n].tolist()}, score {scores[n]} is not finite",
-            remedy="the model has diverged: take an earlier checkpoint and a lower learning rate",
+            remedy="the model has diverged: go back to an earlier checkpoint and use a lower learning rate",
             code=Exit.DIVERGED,
         )
     if (xywh[:, 2:] < 0).any():
@@ -303,4 +303,4 @@ def _why(truth: CocoIndex, found: _Found) -> str:
         return f"boxes fit (IoU {corners:.2f}) if read as x1, y1, x2, y2: the result format is x, y, width, height"
     if same < 0.5:
         return f"no detection overlaps an object of its class by IoU 0.5; the best reaches {same:.2f}"
-    return "the detections that fit an object are crowded out by better-scored ones of their image and class"
+    return "the detections that fit an object are crowded out by higher-scoring ones of their image and class"

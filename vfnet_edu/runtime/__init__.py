@@ -1,1 +1,1 @@
-"""What every room uses: errors with remedies, recipe values, whole files, devices and ranks."""
+"""What every part uses: errors with remedies, recipe values, whole files, devices and ranks."""

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from vfnet_edu.runtime.errors import UserError
 
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes in; None: not at all
-TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank is noticed after this; half an hour is PyTorch's own
+TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank is noticed after this; half an hour is PyTorch's default
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all."""
+    """This process among all of them."""
 
     rank: int
     world: int

@@ -1,4 +1,4 @@
-"""Errors a user can act on: one line that names file, record and remedy, and an exit code of its own kind."""
+"""Errors a user can act on: one line that names file, record and remedy, and an exit code that says what kind."""
 
 import enum
 import os
@@ -19,7 +19,7 @@ class Exit(enum.IntEnum):
 
 
 class UserError(Exception):
-    """Something in the user's hands is wrong.
+    """Something is wrong that the user can put right.
 
     Args:
         what: what happened, naming the file and the record.
@@ -47,6 +47,6 @@ def cli(main: Callable[[list[str]], None], args: list[str] | None = None) -> Non
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `... | head` closed our stdout: not an error of ours
+    except BrokenPipeError:  # `... | head` closed our stdout: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports a program that SIGPIPE ended

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, files that belong to one process at a time, and the cache folder."""
+"""Files that are whole or not there at all, files that belong to one process at a time, and the cache folder."""
 
 import contextlib
 import os
@@ -70,7 +70,7 @@ def locked(path: Path) -> Iterator[None]:
     """Of several processes that want to make one thing, one is inside and the others wait.
 
     Args:
-        path: of the lock file, which stays.  The system lets go of the lock should the process die.
+        path: of the lock file, which stays.  The system releases the lock should the process die.
 
     Raises:
         OSError: the lock file cannot be made.

@@ -11,7 +11,7 @@ from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.weights.ours import read_pickle
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-TABLES = ("model", "optimizer", "recipe")  # what every state has, beside counters and lists
+TABLES = ("model", "optimizer", "recipe")  # what every state has, besides counters and lists
 
 
 def save(folder: Path, state: dict) -> None:

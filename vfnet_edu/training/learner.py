@@ -68,7 +68,7 @@ class Learner:
         }
 
     def restore(self, state: dict) -> None:
-        """Go on from :meth:`state`; on a CPU to the same last bit."""
+        """Resume from :meth:`state`; on a CPU, identical to the last bit."""
         self.at = Progress(**{f.name: state[f.name] for f in fields(Progress)})
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -76,7 +76,7 @@ class Learner:
         if self.average:
             self.average.load_state_dict(state["average"])
         if self.model.mean.device.type == "cpu":
-            torch.set_num_threads(state["threads"])  # another number would round sums otherwise
+            torch.set_num_threads(state["threads"])  # another number would round sums differently
 
 
 def make_learner(model: Detector, ranks: Ranks) -> Learner:

@@ -39,7 +39,7 @@ class Meter:
         return f"{losses}  {self.images / elapsed:.1f} images/s  data {self.waited / elapsed:.0%}"
 
     def take(self) -> dict[str, float]:
-        """For the log; and start anew."""
+        """For the log; then start over."""
         elapsed = time.perf_counter() - self.began
         record = {f"loss_{name}": value / self.parts for name, value in self.sums.items()}
         record["loss"] = math.fsum(record.values())

@@ -1,4 +1,4 @@
-"""Where a run is, and where it goes: how many steps of how many images, and at which learning rate."""
+"""Where a run is, and where it is going: how many steps of how many images, and at which learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a run goes.
+    """Where a run is going.
 
     Its epochs are those of the recipe, then those of its weight averaging.
     """

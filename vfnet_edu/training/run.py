@@ -86,7 +86,7 @@ class RunFolder:
         if error is not None:
             asked = isinstance(error, KeyboardInterrupt | BrokenPipeError) or getattr(error, "code", 1) in (130, 143)
             resumable = (self.path / checkpoint.LAST).exists()
-            with contextlib.suppress(UserError):  # on a full disk: what ended the run is the error to be seen
+            with contextlib.suppress(UserError):  # on a full disk: the error to show is what ended the run
                 self.status("interrupted" if asked else "failed", error=str(error), resumable=resumable)
                 self.write("error.log", "".join(traceback.format_exception(error)))
         self.lock.release()
@@ -182,7 +182,7 @@ class RunFolder:
 
 
 def check_same(folder: Path, state: dict, recipe: Recipe, classes: Sequence[str]) -> None:
-    """A run that goes on must be the run that stopped.
+    """A resumed run must be the run that stopped.
 
     Args:
         folder: of the run, for the message.
@@ -195,7 +195,7 @@ def check_same(folder: Path, state: dict, recipe: Recipe, classes: Sequence[str]
     """
     if list(state["classes"]) != list(classes):
         raise UserError(
-            f"{folder}: this run was about {state['classes']}, the data has {list(classes)}",
+            f"{folder}: this run learned {state['classes']}, the data has {list(classes)}",
             "use the same annotations, or another --out",
         )
     changes = difference(recipe, from_dict(Recipe, state["recipe"]))
@@ -225,7 +225,7 @@ def _tensorboard(folder: Path):
 
 
 def _git_commit() -> str:
-    """Of the folder we were started in; "" outside git."""
+    """The commit of the folder we were started in; "" outside git."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
         return done.stdout.strip() if done.returncode == 0 else ""

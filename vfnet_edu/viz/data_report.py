@@ -22,7 +22,7 @@ SHAPES = ("0", "1:8", "1:4", "1:2", "1:1", "2:1", "4:1", "8:1")  # the limits of
 
 
 def as_text(report: Report, most: int = 5) -> str:
-    """The report for a terminal; of each finding the first `most` records."""
+    """The report for a terminal; for each finding the first `most` records."""
     parts = []
     for name, split in report.splits.items():
         lines = (f"  {what:<18}{value}" for what, value in _facts(split).items())
@@ -47,7 +47,7 @@ def _facts(split: Split) -> dict[str, str]:
         "images": f"{split.images:,}, {split.images_without_objects:,} of them without an object",
         "image sizes": sizes[0] if len(set(sizes)) == 1 else f"{sizes[0]} to {sizes[2]}, median {sizes[1]}",
         "objects": f"{split.objects:,} of {len(split.per_class)} classes, and {split.crowds:,} crowds",
-        "per image": "mean {mean:.1f}, median {median:g}, most {most}".format(**split.per_image),
+        "per image": "mean {mean:.1f}, median {median:g}, maximum {most}".format(**split.per_image),
         "COCO size": ", ".join(f"{_percent(n, split.objects)} {size}" for size, n in split.coco_sizes.items()),
     }
     if split.objects:
@@ -83,9 +83,9 @@ def as_html(report: Report, sound: dict[str, CocoIndex], photos: int = 6) -> str
     """The report as one page that needs nothing else.
 
     Args:
-        sound: of each split the images that can be used, as :func:`vfnet_edu.data.survey.check_dataset` returns them.
+        sound: for each split the images that can be used, as :func:`vfnet_edu.data.survey.check_dataset` returns them.
             No other file is opened: a link that leaves the data set could show any picture of this machine.
-        photos: how many of each split are shown.
+        photos: how many images of each split to show.
     """
     kind, verdict = ("good", "Nothing would stop training") if report.ok else ("error", "Training would stop")
     body = [
@@ -166,7 +166,7 @@ def _classes(splits: Mapping[str, Split]) -> list[str]:
 
 
 def _photos(index: CocoIndex, count: int) -> list[str]:
-    """Images with their boxes, evenly spaced over the split, inside of the page."""
+    """Images with their boxes, evenly spaced over the split, inside the page."""
     rows = [row for row in range(len(index)) if len(index.target(row)[0])] or list(range(len(index)))
     some = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
     return [_photo(index, rows[place]) for place in some]
@@ -192,7 +192,7 @@ def _jpeg(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> bytes:
     draw = ImageDraw.Draw(picture)
     boxes = clip(boxes * np.array([width / old[1], height / old[0]] * 2, np.float32), height, width)
     for (left, top, right, bottom), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=4)  # seen on any ground
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=4)  # visible on any ground
         draw.rectangle((left, top, right, bottom), outline=colour(label), width=3)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=80)

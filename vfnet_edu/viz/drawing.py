@@ -16,7 +16,7 @@ from matplotlib.textpath import TextPath
 from vfnet_edu.data.images import as_pixels
 from vfnet_edu.postprocess import Detections
 
-# Okabe & Ito, "Color Universal Design" (2008): told apart with every common kind of colour blindness
+# Okabe & Ito, "Color Universal Design" (2008): distinguishable with every common kind of colour blindness
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
 TONES = (0.0, 0.45, -0.4)  # more classes than colours: the same ones, paler, then darker
 
@@ -28,7 +28,7 @@ def colour(label: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text for matplotlib that is shown as it is: two dollars make no formula."""
+    """Text that matplotlib shows as it is: two dollar signs make no formula."""
     return text.replace("$", r"\$")
 
 
@@ -45,9 +45,9 @@ def draw(
     Args:
         detections: boxes (D, 4) xyxy in pixels of `image`, scores (D,), labels (D,).
         image: path, PIL image, uint8 tensor (3, h, w) or array (h, w, 3).
-        classes: names; numbers are written without.
+        classes: names; without them, numbers are written.
         ax: where to draw; a new figure by default.
-        min_score: boxes below are left out.
+        min_score: boxes below it are left out.
         fontsize: in points.
     """
     return _boxes(_canvas(image, ax), *_answers(detections, classes, min_score), fontsize)

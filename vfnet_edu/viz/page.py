@@ -1,6 +1,6 @@
 """The look of every page we write: one style sheet, and the few parts that pages are made of.
 
-A page is one html file that needs no network and no script, light or dark as the reader's screen is, wide or narrow.
+A page is one html file that needs no network and no script, light or dark like the reader's screen, wide or narrow.
 Arguments called `text`, `title`, `rows` or `numbers` may come from a stranger's file and are escaped here; `markup` is
 put in as it is: whoever makes it escapes what goes into it.
 """
@@ -59,7 +59,7 @@ th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; border-bot
 table.facts td:first-child { width: 1%; color: var(--soft); white-space: nowrap; }
 @media (max-width: 30rem) { th, td { padding: .2rem .25rem; } table { font-size: .88rem; } }
 
-/* bars: histograms stand, classes lie */
+/* bars: upright in histograms, lying down for classes */
 .bar { min-width: 1px; height: 7px; border-radius: 3px; background: var(--bar); } .bar + .bar { margin-top: 2px; }
 .bar.val { background: var(--bar2); } .key { display: inline-block; width: 22px; margin: 0 .4rem .1rem .9rem; }
 .histogram, .axis { display: flex; gap: 4px; }

@@ -89,7 +89,7 @@ def pr_curves(scores: Scores, ax: Axes | None = None) -> Axes:
 
 
 def class_bars(scores: Scores, ax: Axes | None = None, most: int = 20) -> Axes:
-    """AP of each class, best on top; of more than `most` classes the best and the worst halves of that number."""
+    """AP of each class, best on top; with more than `most` classes, the best and the worst `most` / 2."""
     known = [k for k in np.argsort(-scores.per_class[:, 0], kind="stable") if scores.objects[k]]
     shown = known if len(known) <= most else known[: most // 2] + known[-most // 2 :]
     ax = _axes(ax, height=max(1.2 + 0.24 * len(shown), 2.4))

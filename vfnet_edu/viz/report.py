@@ -5,7 +5,7 @@ metrics.jsonl, the diary of a run, has one json object per line, of two kinds.  
 ``{"kind": "train", "step": int, "epoch": float, "lr": float, "loss_<name>": float, ...,
 "images_per_second": float, "data_share": float}``
     One line every few steps: `step` optimizer steps are done, `epoch` as a fraction too, losses and speed are means
-    since the line before, over all GPUs; `data_share` is the part of the time that was spent waiting for data.
+    since the line before, over all GPUs; `data_share` is the fraction of the time spent waiting for data.
 
 ``{"kind": "eval", "step": int, "epoch": int, "AP": float, ... (the twelve of evaluation.scores.MEANING, in [0, 1]),
 "why": str | null, "images": int, "per_class": [{"name", "AP", "AP50", "objects", "detections"}, ...],
@@ -61,7 +61,7 @@ def write_report(
         folder: the run folder; a picture from an earlier call stays where this one has nothing new.
         scores: of the last evaluation: precision-recall curves, a bar per class.
         outcome: of the same evaluation: score over IoU and, with the data set `index`, some images with predictions.
-        facts: more rows for the table of the page's end, e.g. {"training images": 292}.
+        facts: more rows for the table at the end of the page, e.g. {"training images": 292}.
     """
     folder = Path(folder)
     records = read_metrics(folder / "metrics.jsonl")
@@ -92,7 +92,7 @@ def write_report(
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """The lines of a metrics.jsonl; of two for one step the later, after a resume; a line cut short is left out."""
+    """The lines of a metrics.jsonl; of two for one step (after a resume) the later; a line cut short is left out."""
     records = {}
     lines = Path(path).read_text(errors="replace").splitlines() if Path(path).exists() else []
     for line in lines:
@@ -196,7 +196,7 @@ def _evaluation(last: dict) -> list[str]:
     return [
         f"<h2>Last evaluation{epoch}: {last['images']:,} images</h2>",
         page.grid(map(page.card, tables)),
-        '<p class="soft">In per cent. A dash is undefined: there is no object of that kind.</p>',
+        '<p class="soft">In per cent. A dash means undefined: there is no object of that kind.</p>',
     ]
 
 

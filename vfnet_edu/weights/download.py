@@ -17,7 +17,7 @@ from tqdm import tqdm
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import cache_folder, locked
 
-MAX_BYTES = 2 * 1024**3  # the largest published checkpoint has 0.4
+MAX_BYTES = 2 * 1024**3  # the largest published checkpoint is 0.4 GB
 CHUNK = 1 << 20
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
 
@@ -31,10 +31,10 @@ def digest_in(name: str) -> str:
 def fetch(url: str) -> Path:
     """The file behind `url`, in the cache.  Its name ends with the first digits of its SHA-256, which are verified.
 
-    An interrupted download goes on where it stopped.
+    An interrupted download resumes where it stopped.
 
     Raises:
-        UserError: no network, interrupted, a web page or another file instead, or no place to write.
+        UserError: no network, interrupted, a web page or another file instead, or nowhere to write.
     """
     target = cache_folder() / url.rsplit("/", 1)[-1]
     with alone(target), _place(target):
@@ -71,7 +71,7 @@ def _append(url: str, part: Path) -> None:
     try:
         answer = urlopen(Request(url, headers=headers), timeout=60)  # noqa: S310 (addresses of this package)
     except HTTPError as error:
-        if error.code != 416:  # nothing behind what we have: complete, or another file; its hash will tell
+        if error.code != 416:  # nothing beyond what we have: complete, or another file; its hash will tell
             raise
         return
     with answer:

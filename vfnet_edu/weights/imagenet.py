@@ -21,7 +21,7 @@ IMAGENET = {  # what the authors started from
     ResNetConfig((3, 4, 23, 3)): ResNet101_Weights.IMAGENET1K_V1.url,
     ResNetConfig((3, 4, 23, 3), groups=32, group_width=4): OPENMMLAB + "resnext101_32x4d-a5af3160.pth",
     ResNetConfig((3, 4, 23, 3), groups=64, group_width=4): OPENMMLAB + "resnext101_64x4d-ee2c6f71.pth",
-    Res2NetConfig(): OPENMMLAB + "res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",  # v1b, in spite of its name
+    Res2NetConfig(): OPENMMLAB + "res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",  # v1b, despite its name
 }
 
 
@@ -49,7 +49,7 @@ def load_backbone(model: Detector, source: str) -> None:
         state["conv1.weight"] = state["conv1.weight"] * torch.tensor(STD).view(1, 3, 1, 1)
     backbone = model.get_submodule("backbone")
     own = backbone.state_dict()
-    state |= {k: v for k, v in own.items() if ".conv_offset." in k}  # ImageNet knows no offsets: they start at 0
+    state |= {k: v for k, v in own.items() if ".conv_offset." in k}  # ImageNet weights have no offsets: they start at 0
     load_state(backbone, state, path)
 
 

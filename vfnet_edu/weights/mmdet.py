@@ -23,7 +23,7 @@ NECK += [(f"neck.fpn_convs.{i}.", f"neck.output.{i}.") for i in range(3)]
 NECK += [(f"neck.fpn_convs.{i + 3}.", f"neck.extra.{i}.") for i in range(2)]
 NECK += [("neck.downsample_convs.", "neck.down."), ("neck.pafpn_convs.", "neck.last.")]
 TOWERS = [("bbox_head.cls_convs.", "head.cls_tower."), ("bbox_head.reg_convs.", "head.reg_tower.")]
-HEADS = {  # a key by which a head is known, under both names -> its names
+HEADS = {  # a key that identifies a head, under both names -> its names
     "bbox_head.vfnet_reg.weight": [
         ("bbox_head.vfnet_reg_conv.", "head.box_conv."),
         ("bbox_head.vfnet_reg.", "head.box_out."),
@@ -59,7 +59,7 @@ HEADS = {  # a key by which a head is known, under both names -> its names
         ("bbox_head.retina_reg.", "head.delta_out."),
     ],
 }
-OLD = [  # names that later versions gave up -> the later names
+OLD = [  # names that later versions dropped -> the later names
     (re.compile(r"^module\."), ""),
     (re.compile(r"^(backbone\..*(?:conv2|convs\.\d))_offset\."), r"\1.conv_offset."),  # the first DCNv2 of mmcv ...
     (re.compile(r"^((?:neck|bbox_head)\.\w+\.\d+)\.conv_offset\."), r"\1.conv.conv_offset."),  # ... beside its conv
@@ -72,7 +72,7 @@ def from_mmdet(state: dict[str, Tensor], source: Path | str = "the checkpoint") 
     """Their state dict under our names; `source` is named where it does not fit.
 
     Raises:
-        UserError: a key that no detector of ours has, or a head that is not known.
+        UserError: a key that none of our detectors has, or an unknown head.
     """
     for old, new in OLD:
         state = {old.sub(new, k): v for k, v in state.items()}
@@ -80,7 +80,7 @@ def from_mmdet(state: dict[str, Tensor], source: Path | str = "the checkpoint") 
     for key, value in state.items():
         name = _rename(key, pairs)
         if name is None:
-            raise UserError(f"{source}: key {key!r} has no place in a detector of ours", code=Exit.CHECKPOINT)
+            raise UserError(f"{source}: key {key!r} has no place in any of our detectors", code=Exit.CHECKPOINT)
         if level := GAIN.fullmatch(name):
             gains.setdefault(level[1], {})[int(level[2])] = value.reshape(())  # some tools write 1-d scalars
         else:
@@ -141,7 +141,7 @@ COCO = (  # in the order of the published weights
 
 
 class _Unread:
-    """Stands where a file holds a foreign object: takes everything, keeps nothing, runs nothing."""
+    """Takes the place of a foreign object in a file: takes everything, keeps nothing, runs nothing."""
 
     def __init__(self, *args):
         pass
@@ -150,7 +150,7 @@ class _Unread:
         pass
 
 
-# Everything beside tensors and plain Python that their files may hold (best scores, loss curves); no code among it.
+# Everything besides tensors and plain Python that their files may hold (best scores, loss curves); no code among it.
 ALLOWED = [type(np.dtype(t)) for t in "?bhilqBHILQefd"] + [np.dtype, np.ndarray]
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1 and 2
     ALLOWED += [(np.float64(0).__reduce__()[0], f"{_module}.scalar")]
@@ -159,7 +159,7 @@ ALLOWED += [(_Unread, "mmengine.logging.history_buffer.HistoryBuffer"), (_Unread
 
 
 def read_mmdet(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, dict[str, object]]:
-    """A ``.pth`` of theirs -> its state dict under their names, its classes where it names them, and its config.
+    """One of their ``.pth`` files -> its state dict under their names, its classes where it names them, and its config.
 
     Raises:
         UserError: no such file, broken, code inside, or no weights.
@@ -186,7 +186,7 @@ def _table(content: dict, key: str) -> dict:
 
 
 def load_mmdet(path: Path | str, name: str = "") -> tuple[Detector, list[str]]:
-    """A checkpoint of theirs as a detector of ours.
+    """One of their checkpoints as one of our detectors.
 
     Args:
         path: of the ``.pth``.
@@ -196,9 +196,9 @@ def load_mmdet(path: Path | str, name: str = "") -> tuple[Detector, list[str]]:
         the detector, in evaluation mode, and the names of all recipes that fit if it had to choose.
 
     Raises:
-        UserError: what :func:`read_mmdet` and :func:`from_mmdet` raise; or no recipe fits, or not the one named: then
-            with the keys that differ, and with the command that works, if there is one; or the config inside is of a
-            model that no recipe represents, though the keys fit.
+        UserError: what :func:`read_mmdet` and :func:`from_mmdet` raise; or no recipe fits, or not the one named (the
+            message gives the keys that differ, and the command that works, if there is one); or the config inside is
+            of a model that no recipe represents, though the keys fit.
     """
     path = Path(path)
     theirs, classes, config = read_mmdet(path)

@@ -1,7 +1,7 @@
 """Configs of mmdetection: what their text says a checkpoint is, and whether a recipe of ours is the same.
 
 Keys and shapes do not tell everything.  PAA has those of ATSS; a backbone in caffe style has those of the usual one,
-and wants other images.  The config inside a checkpoint is Python source: it is parsed and never run.
+and wants different images.  The config inside a checkpoint is Python source: it is parsed and never run.
 """
 
 import ast
@@ -45,7 +45,7 @@ def read_config(text: str) -> dict[str, object]:
 
 
 def _value(node: ast.expr, known: dict[str, object]):
-    """What an expression is worth; None for what would have to be run."""
+    """The value of an expression; None for what would have to be run."""
     match node:
         case ast.Constant():
             return node.value
@@ -71,7 +71,7 @@ def _value(node: ast.expr, known: dict[str, object]):
 
 
 def disagreements(config: dict[str, object], recipe: Recipe) -> list[str]:
-    """In what the model of a config is not that of a recipe, though its keys and shapes may be the same.
+    """How the model of a config differs from that of a recipe, though its keys and shapes may be the same.
 
     Args:
         config: of :func:`read_config`; what it does not say counts as equal.

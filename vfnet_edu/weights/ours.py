@@ -98,7 +98,7 @@ def read_pickle(path: Path, allowed: Sequence = ()):
 
     Args:
         path: of the file.
-        allowed: harmless types that may stand inside beside tensors and plain Python (``torch.serialization``).
+        allowed: harmless types that may be inside besides tensors and plain Python (``torch.serialization``).
 
     Raises:
         UserError: whatever goes wrong, in one line.
@@ -118,8 +118,8 @@ def read_pickle(path: Path, allowed: Sequence = ()):
         raise UserError(f"{path}: no such file", code=Exit.CHECKPOINT) from error
     except Exception as error:  # torch raises EOFError, RuntimeError, UnpicklingError, ... for broken files
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to switch the protection off
-            reason = "it is no PyTorch file, or holds objects other than tensors and plain values"
+        if isinstance(error, pickle.UnpicklingError):  # torch's own message advises switching the protection off
+            reason = "it is not a PyTorch file, or holds objects other than tensors and plain values"
         size = path.stat().st_size if path.exists() else 0
         raise UserError(
             f"{path} ({size} bytes) is broken, or holds more than weights: {reason}",

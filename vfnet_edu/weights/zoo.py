@@ -1,8 +1,8 @@
 """One door to every model: `load` takes a run folder, a file, or the name of a shipped or a published model.
 
 The published files that OpenMMLab hosts are downloaded, checked by their SHA-256, converted and kept in the cache.  The
-others are on the authors' Google Drive, where only a browser gets them; an error says where, and what to do with the
-file.
+others are on the authors' Google Drive, where only a browser can fetch them; an error says where, and what to do with
+the file.
 """
 
 import difflib
@@ -88,7 +88,7 @@ def _published(recipe: Recipe) -> Path:
             return cached
         if not file:
             raise _not_hosted(recipe, cached)
-        folder = file.split("_2020")[0]  # the configuration's name: what stands before the date
+        folder = file.split("_2020")[0]  # the configuration's name: what comes before the date
         path = fetch(f"{SERVER}/{folder}/{file}")
         model, _ = load_mmdet(path, recipe.name)
         ours.save(cached, model, {"source": file})

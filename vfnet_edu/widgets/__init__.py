@@ -1,6 +1,6 @@
-"""Explorers: pictures that answer when you move something.  They need ``pip install 'vfnet_edu[notebook]'``.
+"""Explorers: pictures that respond when you move something.  They need ``pip install 'vfnet_edu[notebook]'``.
 
-Each is an ipywidget: its state is in step between Python and the page (``w.q = 0.3``, ``w.observe(...)``).  In the
+Each is an ipywidget: its state is kept in step between Python and the page (``w.q = 0.3``, ``w.observe(...)``).  In the
 built book the same explorers move without Python.
 """
 

@@ -9,8 +9,8 @@ from vfnet_edu.widgets.front_end import STYLE, script
 class AtssExplorer(anywidget.AnyWidget):
     """Move and resize an object, change k, and see which points ATSS makes responsible for it.
 
-    Left the image with every level's k points nearest to the object, right the IoU of their squares with the object,
-    the mean of these, and mean + standard deviation: the threshold.
+    On the left, the image with every level's k points nearest to the object; on the right, the IoU of their squares
+    with the object, the mean of these, and mean + standard deviation: the threshold.
 
     Args (all of them traits, in step with the page):
         box: the object, [x1, y1, x2, y2] in pixels.
@@ -20,7 +20,7 @@ class AtssExplorer(anywidget.AnyWidget):
         strides: of the levels, pixels; powers of two.
 
     Where two points are equally far and only one has room among the k, the explorer takes the first in reading order;
-    ``torch.topk``, and so :func:`vfnet_edu.assigners.atss`, promises none of the two.
+    ``torch.topk``, and so :func:`vfnet_edu.assigners.atss`, promises neither.
     """
 
     _esm = script("atss")

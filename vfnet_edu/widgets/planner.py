@@ -18,7 +18,7 @@ FORM = """
 
 
 def published() -> list[dict]:
-    """What a plan must know of every recipe of the two results tables."""
+    """What a plan must know about every recipe of the two results tables."""
     rows = []
     for recipe in map(recipes.by_name, recipes.names()):
         if recipe.published.checkpoint or recipe.published.drive:
@@ -56,11 +56,11 @@ class TrainingPlanner(anywidget.AnyWidget):
     recipes = traitlets.List(help="the rows of the results tables, as `published` makes them").tag(sync=True)
     recipe = traitlets.Unicode("vfnet_r50_1x", help="name of one of them").tag(sync=True)
     gpus = traitlets.Int(8, min=1, max=64, help="processes, one per GPU").tag(sync=True)
-    images_per_gpu = traitlets.Int(2, min=1, max=16, help="most images of a forward pass").tag(sync=True)
+    images_per_gpu = traitlets.Int(2, min=1, max=16, help="maximum images of a forward pass").tag(sync=True)
     batch_size = traitlets.Int(16, min=1, max=1024, help="images of a step, all GPUs and passes").tag(sync=True)
     images = traitlets.Int(COCO_IMAGES, min=1, max=10_000_000, help="training images").tag(sync=True)
     speed = traitlets.Float(12.0, min=0.1, max=100.0, help="images per second and GPU, measured").tag(sync=True)
-    at = traitlets.Float(0.25, min=0.0, max=1.0, help="where the cursor stands, share of the run").tag(sync=True)
+    at = traitlets.Float(0.25, min=0.0, max=1.0, help="where the cursor is, as a fraction of the run").tag(sync=True)
 
     @traitlets.default("recipes")
     def _published(self) -> list[dict]:

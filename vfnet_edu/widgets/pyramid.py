@@ -39,7 +39,7 @@ class PyramidExplorer(anywidget.AnyWidget):
 
     @classmethod
     def of(cls, model: Detector, image: Tensor, target: dict | None = None) -> "PyramidExplorer":
-        """What `model` says about `image`, with the best scored cell chosen.
+        """What `model` says about `image`, with the best-scoring cell chosen.
 
         Args:
             model: a VFNet: one prediction per cell, whose point is the corner of the cell.

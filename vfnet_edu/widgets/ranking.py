@@ -30,7 +30,7 @@ def ranking_scene(
         boxes: (P, 4) all predicted boxes of the image, pixels.
         scores: who ranks -> (P, K) scores in [0, 1], e.g. ``{"focal": ..., "varifocal": ...}``.
         classes: names of the K classes.
-        min_iou: a candidate overlaps this object by at least so much, and no other object more.
+        min_iou: a candidate overlaps this object by at least this much, and no other object more.
         most: candidates kept, those with the highest IoU.
 
     Returns:

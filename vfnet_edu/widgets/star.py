@@ -49,7 +49,7 @@ class StarExplorer(anywidget.AnyWidget):
 
 
 def fit(photo: Image.Image) -> Image.Image:
-    """Not larger than :data:`LARGEST`, and whole cells of 32 pixels: what is over at the right and below is cut off."""
+    """Not larger than :data:`LARGEST`, in whole cells of 32 pixels: the rest, on the right and below, is cut off."""
     factor = min(1.0, LARGEST / max(photo.size))
     width, height = (round(side * factor) for side in photo.size)
     photo = photo.resize((width, height))

@@ -1,9 +1,9 @@
 """The star-deformable convolution for small maps on a CPU: all samples of all levels and images at once.
 
-Where maps are small, a step is spent on starting operations, not on arithmetic.  So the samples of a whole pyramid are
+Where maps are small, a step is spent on launching operations, not on arithmetic.  So the samples of a whole pyramid are
 gathered by one ``embedding_bag`` per branch (see :mod:`vfnet_edu.ops.star.embedding_bag`: its weighted sum of a few
 table rows is what interpolation needs), as rows of nine samples, and one matrix product does the rest.  That holds nine
-numbers for every number of the maps, which large maps cannot afford.
+numbers for every number of the maps, which is too much for large maps.
 
 The gradient of a map is the same sum with the roles exchanged: every cell adds up the samples that have read it.
 Sorted by cell, the reads are bags again.
@@ -57,7 +57,7 @@ def _pyramid_reads(ltrbs: Sequence[Tensor], strides: Sequence[int]) -> tuple[Ten
 def _order(cells: Tensor) -> tuple[Tensor, Tensor]:
     """Reads sorted by the cell they read, (25 M,), and where each of the M cells begins, (M + 1,)."""
     flat = cells.flatten()
-    if len(cells) < 2**16:  # numpy sorts 16 bits by counting, ten times as fast
+    if len(cells) < 2**16:  # numpy sorts 16 bits by counting: ten times as fast
         order = torch.from_numpy(np.argsort(flat.numpy().astype(np.uint16), kind="stable"))
     else:
         order = flat.argsort(stable=True)

@@ -6,8 +6,8 @@ That function is made for word vectors, but its weighted sum of a few table rows
 the table is the feature map with one row per cell.
 
 The stretched map is nine times as large as the map. It is made strip by strip, so that each stays in the cache; where
-gradients are wanted the strips are kept, up to a limit, and beyond it made once more: time for memory. Maps that are
-small enough go another way, all levels and images at once (:mod:`vfnet_edu.ops.star.columns`).
+gradients are wanted the strips are kept, up to a limit, and recomputed beyond it: time for memory. Maps that are
+small enough take another path, all levels and images at once (:mod:`vfnet_edu.ops.star.columns`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from vfnet_edu.ops.star.columns import star_conv2d_pyramid_columns
 from vfnet_edu.ops.star.reference import star_reads
 
 STRIP = 1024  # locations at a time: 9 C numbers each, 9 MB for C = 256
-KEPT = 2**28  # bytes of samples, per image and branch, that wait for the gradients
+KEPT = 2**28  # bytes of samples, per image and branch, that are kept for the gradients
 AT_ONCE = 2**25  # bytes of samples, per branch, up to which all at once is faster where no gradients are wanted
 
 
@@ -49,7 +49,7 @@ def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: i
     cells, factors = (_interleave(reads) for reads in star_reads(ltrb, stride))  # (B, H, 25 W)
     tables = x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # (B, HW, C)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    image = _image if torch.compiler.is_compiling() else _Image.apply  # a compiler plans the memory by itself
+    image = _image if torch.compiler.is_compiling() else _Image.apply  # a compiler plans its own memory
     return torch.cat([image(*t, weight) for t in zip(tables, cells, factors, strict=True)])  # (B, O, H, W)
 
 
@@ -85,7 +85,7 @@ def _stretch(table: Tensor, cell: Tensor, factor: Tensor) -> Tensor:
 
 
 class _Image(torch.autograd.Function):
-    """:func:`_image` that keeps what the gradients need if it is small, and else makes it again."""
+    """:func:`_image` that keeps what the gradients need if it is small, and otherwise recomputes it."""
 
     @staticmethod
     def forward(ctx, table, cells, factors, weight):
@@ -117,7 +117,7 @@ class _Image(torch.autograd.Function):
 
 def _strip(table: Tensor, cell: Tensor, factor: Tensor) -> tuple[int, Tensor, Tensor, Tensor]:
     """A stretched strip with its own small graph: (first row of the map it reads, those rows, factors, strip)."""
-    first, last = int(cell.min()), int(cell.max()) + 1  # a strip reads the map near itself: spare the rest
+    first, last = int(cell.min()), int(cell.max()) + 1  # a strip reads the map near itself: skip the rest
     near, factor = table[first:last].detach().requires_grad_(), factor.detach().requires_grad_()
     with torch.enable_grad():
         return first, near, factor, _stretch(near, cell - first, factor)

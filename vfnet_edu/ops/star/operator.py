@@ -51,7 +51,7 @@ def star_conv2d(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int, engine: st
         (B, O, H, W). Gradients reach x, ltrb and weight; the paper's factor 0.1 on the box's gradient stays outside.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit each other.
+        ValueError: shapes or dtypes that do not match.
         UserError: an unknown engine, or one that cannot run here.
     """
     return star_conv2d_pyramid([([x], weight)], [ltrb], [stride], engine)[0][0]
@@ -113,7 +113,7 @@ def star_offsets(ltrb: Tensor, stride: int) -> Tensor:
         stride: pixels per cell.
 
     Returns:
-        (B, 18, H, W) in cells: (dy, dx) of the nine taps, row by row, as displacement from the regular 3x3 grid.
+        (B, 18, H, W) in cells: (dy, dx) of the nine taps, row by row, as displacements from the regular 3x3 grid.
 
     Derived in chapter 11.
     """
@@ -122,15 +122,15 @@ def star_offsets(ltrb: Tensor, stride: int) -> Tensor:
     offsets = []
     for grid_y, dy in zip((-1, 0, 1), (-top, zero, bottom), strict=True):
         for grid_x, dx in zip((-1, 0, 1), (-left, zero, right), strict=True):
-            offsets += [dy - grid_y, dx - grid_x]  # the convolution adds the grid: take it away first
+            offsets += [dy - grid_y, dx - grid_x]  # the convolution adds the grid: subtract it first
     return torch.stack(offsets, 1)
 
 
 def star_conv2d_torchvision(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
     """See :func:`star_conv2d`. In at least float32: torchvision wants offsets of x's dtype, and has no bfloat16."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    outside = stride * 2.0**20  # pixels: further than any cell
-    safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision makes an address of a NaN and crashes
+    outside = stride * 2.0**20  # pixels: farther than any cell
+    safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision turns a NaN into an address and crashes
     out = deform_conv2d(x.to(dtype), star_offsets(safe, stride).to(dtype), weight.to(dtype), padding=(1, 1))
     return out.masked_fill(ltrb.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
 
@@ -164,7 +164,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if dtype == torch.float64:
-        return "the kernel knows no float64"
+        return "the kernel does not support float64"
     if device.type == "cuda":
         if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
             return "the kernel needs an NVIDIA GPU of compute capability 8.0 or more"
@@ -174,7 +174,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _check(branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequence[int]) -> None:
-    """Refuse what some engines would not notice: they would read out of place."""
+    """Refuse what some engines would not notice: they would read out of bounds."""
     shape, first = branches[0][1].shape, branches[0][0][0]
     for xs, weight in branches:
         if not len(xs) == len(ltrbs) == len(strides):

@@ -1,4 +1,4 @@
-"""The star-deformable convolution by its definition: slow, of any dtype, differentiable twice.
+"""The star-deformable convolution by its definition: slow, any dtype, twice differentiable.
 
 A 3x3 convolution reads the nine cells of a square. The star convolution of VarifocalNet (paper, section 3.3) reads
 nine points of the box that the head predicts at a location: the location itself, the points of the four edges straight
@@ -61,7 +61,7 @@ def neighbours(coordinate: Tensor, size: int) -> Neighbours:
     The slope at a whole number is the one to its right, as in ``torchvision.ops.deform_conv2d``. A coordinate that is
     not a number makes weights that are not numbers, so that it shows in the output; its index stays inside the map.
     """
-    # A box comes out of an exponential and may be huge: bring it back, to where both neighbours are still outside.
+    # A box comes out of an exponential and may be huge: bring it back to where both neighbours are still outside.
     coordinate = coordinate.clamp(-2, size + 1)
     cell = coordinate.detach().floor()
     far = coordinate - cell

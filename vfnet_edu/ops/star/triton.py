@@ -1,7 +1,7 @@
 """The star-deformable convolution as a PyTorch operator on the Triton kernels: layout, launches, gradients.
 
-Reached only when a CUDA device or Triton's interpreter computes; everything else runs without Triton. The layout of the
-arrays is described in :mod:`vfnet_edu.ops.star.triton_kernels`.
+Imported only where a CUDA device or Triton's interpreter does the work; everything else runs without Triton. The layout
+of the arrays is described in :mod:`vfnet_edu.ops.star.triton_kernels`.
 """
 
 import math
@@ -29,7 +29,7 @@ def star_conv2d_pyramid_triton(
 ) -> list[list[Tensor]]:
     """See :func:`vfnet_edu.ops.star.operator.star_conv2d_pyramid`. The maps come back channels_last."""
     outputs, channels = branches[0][1].shape[:2]
-    more_in, more_out = -channels % 32, -outputs % 32  # the kernels know multiples of 32
+    more_in, more_out = -channels % 32, -outputs % 32  # the kernels take multiples of 32 only
     width = max(channels + more_in, outputs + more_out)
     largest = max(ltrb[:, 0].numel() for ltrb in ltrbs)
     if largest * width >= 2**31:
@@ -157,9 +157,9 @@ def _weight_gradients(grads, xs, ltrbs, weights, strides) -> list[Tensor]:
 
 
 def _ordered_dxs(grads, ltrbs, weights, strides) -> list[Tensor]:
-    """The gradients of all xs with their additions in one order: write the columns, sort the reads by cell.
+    """The gradients of all xs with their additions in a fixed order: write the columns, sort the reads by cell.
 
-    Branches look at the same boxes, so that a level is sorted once for all.
+    Branches look at the same boxes, so each level is sorted once for all of them.
     """
     channels = weights[0].shape[1]
     dxs = [grad.new_empty(grad.shape[0], channels, *grad.shape[2:], dtype=torch.float32) for grad in grads]
@@ -171,7 +171,7 @@ def _ordered_dxs(grads, ltrbs, weights, strides) -> list[Tensor]:
         cell, factor = star_reads(ltrb, stride)  # (B, H, W, 25)
         cell = cell + height * width * torch.arange(batch, device=device)[:, None, None, None]
         cell, factor = cell.flatten(), factor.flatten()  # (25 B H W,)
-        cell = torch.where(factor == 0, rows, cell)  # most often outside the map: sort it behind the last cell, unread
+        cell = torch.where(factor == 0, rows, cell)  # mostly outside the map: sort it behind the last cell, unread
         cell, order = cell.sort(stable=True)
         begin = torch.searchsorted(cell, torch.arange(rows + 1, device=device))
         tap = sum((order % 25 >= first).long() for first in accumulate(READS_PER_TAP[:-1]))
@@ -195,7 +195,7 @@ def _levels(ltrbs: Sequence[Tensor], strides: Sequence[int], tile: int) -> tuple
 
 
 def _options(kernel: str, x: Tensor, weight: Tensor) -> dict:
-    """:func:`launch_options` for these operands. float32 follows ``torch.set_float32_matmul_precision``, as matmul."""
+    """:func:`launch_options` for these operands; float32 obeys ``torch.set_float32_matmul_precision``, like matmul."""
     product = "16 bit"
     if x.dtype == torch.float32:  # asked for this way, it also knows what was set through torch.backends
         product = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "bf16x6"

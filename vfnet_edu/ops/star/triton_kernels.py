@@ -14,11 +14,11 @@ and branch, and a program picks its own. With R branches, C channels in and OUT 
 Forward, for a location p:  out[p] = sum over taps of weight[tap] @ sample[p, tap], with bilinear samples of x.
 Backward, with column[p, tap] = grad[p] @ weight[tap], the gradient of a sample:
 
-* x: every fetch returns its share of the column. Stars overlap, so these are atomic additions in float32, in no order.
-  For ``torch.use_deterministic_algorithms`` a kernel of its own makes them in one order, sorted by target.
+* x: every fetch returns its share of the column. Stars overlap, so these are atomic float32 additions, in any order.
+  For ``torch.use_deterministic_algorithms`` a separate kernel does them in a fixed order, sorted by target.
 * ltrb: the column times the slope of the sample, summed over channels and taps. One program owns a location, so there
-  is no need of atomics.
-* weight: samples times gradients, summed over the locations in a fixed number of parts, again without.
+  is no need for atomics.
+* weight: samples times gradients, summed over the locations in a fixed number of parts, again without atomics.
 
 Whatever the dtype of the features, they are interpolated and summed in float32.
 """
@@ -32,14 +32,14 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from triton import knobs
-from triton.errors import TritonError as TritonError  # for others to catch: Triton is imported here alone
+from triton.errors import TritonError as TritonError  # for others to catch: only this module imports Triton
 
 # The interpreter (TRITON_INTERPRET=1) multiplies bfloat16 as if its bits were an integer: there, widen the operands.
 INTERPRETED = bool(knobs.runtime.interpret)
 
 
 def pack_level(height: int, width: int, stride: int) -> int:
-    """A level as one integer, to hand to a kernel: no memory to copy there, and to keep for a CUDA graph.
+    """A level as one integer, to hand to a kernel: no memory to copy to the GPU, or to keep for a CUDA graph.
 
     Triton compiles a kernel anew for integers that are 1, multiples of 16, or longer than 32 bits. This one is always
     odd and long, so that one kernel serves all sizes.
@@ -77,7 +77,7 @@ def _locate(tile, levels, batch, M: tl.constexpr):
 
 @triton.jit
 def _pick(pointers, number):
-    """One of a tuple, by a number that is known only now."""
+    """One of a tuple, by a number known only at run time."""
     chosen = pointers[0]
     for i in tl.static_range(1, len(pointers)):
         chosen = tl.where(number == i, pointers[i], chosen)
@@ -152,7 +152,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
     if WIDEN:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     if PRECISION == "tf32":
-        # The tensor cores cut 13 bits off. Rounded instead, in the operand that is in registers, the error halves.
+        # The tensor cores cut 13 bits off. Rounding instead, in the operand that is in registers, halves the error.
         a = tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [a], dtype=tl.float32, is_pure=True, pack=1)
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
@@ -198,7 +198,7 @@ def star_backward_input(
 
     A dltrb is (R, B, H, W, 4) float32: every branch has its own, to be summed.
 
-    For all taps, for K channels in at a time: multiply to the column, take its slopes, give back its shares.
+    For all taps, for K channels in at a time: multiply to get the column, take its slopes, hand back its shares.
     Grid: (tiles, R).
     """
     branch = tl.program_id(1)
@@ -313,7 +313,7 @@ class Tile(NamedTuple):
     k: int  # channels in
     stages: int  # of the pipeline that fetches ahead
     warps: int = 8
-    registers: int | None = None  # at most so many per thread, so that more programs fit into a multiprocessor
+    registers: int | None = None  # at most this many per thread, so that more programs fit into a multiprocessor
 
 
 # A tile too large spills registers to memory, or does not fit into shared memory; these do neither
