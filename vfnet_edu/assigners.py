@@ -215,7 +215,7 @@ def matched_truth(targets: list[dict[str, Tensor]], match: Tensor, image: Tensor
 
     match (B, P) holds gt indices within their image; (image, prior) name the positives.
     """
-    counts = torch.tensor([0] + [len(t["labels"]) for t in targets[:-1]], device=match.device)
+    counts = torch.tensor([0] + [len(t["labels"]) for t in targets[:-1]]).to(match.device, non_blocking=True)
     row = match[image, prior] + counts.cumsum(0)[image]
     return torch.cat([t["boxes"] for t in targets])[row], torch.cat([t["labels"] for t in targets])[row]
 

@@ -32,7 +32,7 @@ def base_anchors(sides: tuple[float, ...], ratios: tuple[float, ...] = (1.0,)) -
 def grid_anchors(points: Tensor, base: Tensor) -> Tensor:
     """Every base anchor at every point, the anchors of one point together.  (P, 2), (A, 4) -> (P*A, 4)"""
     shift = points.repeat(1, 2)  # (P, 4)
-    return (shift[:, None] + base.to(points)).reshape(-1, 4)
+    return (shift[:, None] + base.to(points, non_blocking=True)).reshape(-1, 4)
 
 
 # ------------------------------------------------------------------ all levels of a pyramid, one after the other

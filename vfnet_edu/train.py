@@ -30,7 +30,7 @@ from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.training import checkpoint, schedule
 from vfnet_edu.training.learner import Learner, make_learner
-from vfnet_edu.training.meter import Meter, Stop, values
+from vfnet_edu.training.meter import Meter, Stop, read_losses
 from vfnet_edu.training.plan import Plan, Progress, make_plan
 from vfnet_edu.training.run import RunFolder, check_same
 from vfnet_edu.weights import imagenet, ours, zoo
@@ -54,8 +54,6 @@ class Options:
     """start from this detector checkpoint; with other classes its last layers start fresh"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    eval_every: int = 1
-    """epochs between evaluations; the last is always evaluated"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     max_steps: int = 0
@@ -103,18 +101,18 @@ def train(options: Options, base: Recipe, ranks: Ranks, run: RunFolder, stop: St
         with run.bar(f"epoch {at.epoch + 1}/{plan.epochs}", plan.steps, at.step_in_epoch) as bar:
             while plan.in_epoch(at):
                 rate = plan.rate(at)
-                step(learner, plan, rate, batches, meter, run)
+                stopping = step(learner, plan, rate, batches, meter, run, stop)
                 at.advance()
                 bar.set_postfix_str(meter.short(), refresh=False)
                 bar.update()
                 if at.step % options.log_every == 0 or not plan.in_epoch(at):
                     run.log(kind="train", step=at.step, epoch=plan.epochs_done(at), lr=rate, **meter.take())
-                if ranks.any(stop.asked):
+                if stopping:
                     run.save(learner.state())
                     stop.poll()
 
         judged, scores, outcome = learner.leave_epoch(plan), None, None
-        if check and plan.evaluates(at, options.eval_every):
+        if check and plan.evaluates(at):
             run.save(learner.state())  # a stop during the evaluation costs only the evaluation
             scores, outcome = examine(judged, learner, plan, check, run, stop)
             at.evaluations += 1
@@ -157,24 +155,32 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
     return make_learner(model, ranks)
 
 
-def step(learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Meter, run: RunFolder) -> None:
+def step(
+    learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Meter, run: RunFolder, stop: Stop
+) -> bool:
     """One update of the weights, by the mean gradient of all passes and processes.
+
+    Returns:
+        whether any process has been asked to stop.
 
     Raises:
         UserError: code DIVERGED where a loss is not finite; the weights are still those from before the step.
     """
     optim, scaler, optimizer, ranks = learner.recipe.optim, learner.scaler, learner.optimizer, learner.ranks
     dtype = PRECISION[optim.precision]
+    passes, shown = [], []
     for number in range(1, plan.passes + 1):
         images, targets = meter.next(batches)
         with learner.exchanging(now=number == plan.passes):
             with torch.autocast(ranks.device.type, dtype, enabled=dtype is not None):
                 losses = learner.taught(images, targets)
-            terms = values(losses)
-            if ranks.any(not math.isfinite(sum(terms.values()))):
-                raise diverged(run.path, learner.at, rate, terms, targets)
             scaler.scale(total(losses) / plan.passes).backward()
-        meter.add(terms, len(images) * ranks.world)
+        passes.append(losses)
+        shown.append(targets)
+    terms, broken, stopping = read_losses(passes, stop.asked, ranks)  # here the step waits for the device, once
+    if broken:
+        raise diverged(run.path, learner.at, rate, terms, shown)
+    meter.add(terms, learner.recipe.data.batch_size)
     if optim.clip_norm > 0:
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(learner.model.parameters(), optim.clip_norm)
@@ -182,6 +188,7 @@ def step(learner: Learner, plan: Plan, rate: float, batches: Iterator, meter: Me
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
+    return stopping
 
 
 def examine(
@@ -220,9 +227,13 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
     return learn, check
 
 
-def diverged(folder: Path, at: Progress, lr: float, terms: dict[str, float], targets: list[dict]) -> UserError:
-    """A loss is not finite: say where, and keep what is needed to look into it."""
-    images = [t["image_id"] for t in targets]
+def diverged(
+    folder: Path, at: Progress, lr: float, passes: list[dict[str, float]], shown: list[list[dict]]
+) -> UserError:
+    """A loss is not finite: the UserError that says where; diverged.json keeps what is needed to look into it."""
+    bad = [i for i, terms in enumerate(passes) if not math.isfinite(sum(terms.values()))]
+    which = bad[0] if bad else -1  # none: another process has it
+    terms, images = passes[which], [t["image_id"] for t in shown[which]]
     what = ", ".join(f"{k} {v:g}" for k, v in terms.items())
     bundle = asdict(at) | {"lr": lr, "losses": str(terms), "image_ids": images}
     with contextlib.suppress(UserError):  # another machine of the run may not have the folder

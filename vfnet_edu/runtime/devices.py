@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from vfnet_edu.runtime.errors import UserError
 
@@ -26,13 +27,15 @@ class Ranks:
         """The one that prints and writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank.  All ranks must call this."""
-        if self.world == 1:
-            return flag
-        votes = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return bool(votes)
+    def any(self, flags: Tensor) -> Tensor:
+        """For each flag (F,) of 0 or 1, whether it is 1 on any rank; does not wait for the device.  -> (F,)
+
+        All ranks must call this.
+        """
+        if self.world > 1:
+            flags = flags.clone()
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return flags
 
     def wait(self) -> None:
         """Return once every rank has called this."""

@@ -4,10 +4,12 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
+from vfnet_edu.runtime.devices import Ranks
 from vfnet_edu.runtime.errors import UserError
 
 
@@ -26,11 +28,12 @@ class Meter:
         self.waited += time.perf_counter() - began
         return batch
 
-    def add(self, losses: dict[str, float], images: int) -> None:
-        """One forward pass over `images` images (of all processes)."""
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.parts, self.images = self.parts + 1, self.images + images
+    def add(self, passes: Sequence[dict[str, float]], images: int) -> None:
+        """One step: the losses of its forward passes, which saw `images` images together (in all processes)."""
+        for losses in passes:
+            for name, value in losses.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.parts, self.images = self.parts + len(passes), self.images + images
 
     def short(self) -> str:
         """For the progress bar."""
@@ -48,9 +51,25 @@ class Meter:
         return record
 
 
-def values(losses: dict[str, Tensor]) -> dict[str, float]:
-    """Loss terms as numbers.  The one place where a step waits for the device."""
-    return {name: value.item() for name, value in losses.items()}
+def read_losses(
+    passes: Sequence[dict[str, Tensor]], asked: bool, ranks: Ranks
+) -> tuple[list[dict[str, float]], bool, bool]:
+    """All that the host needs to know of a step, in one transfer.  All ranks must call this.
+
+    Args:
+        passes: the loss terms of each forward pass, scalars on the device.
+        asked: whether this process has been asked to stop.
+        ranks: of this process.
+
+    Returns:
+        the terms as numbers; whether any of them is not finite on any rank; whether any rank has been asked to stop.
+    """
+    names = list(passes[0])
+    terms = torch.stack([losses[name] for losses in passes for name in names]).detach()  # (T * passes,)
+    flags = torch.stack([(~terms.isfinite()).any().to(terms.dtype), terms.new_full((), asked)])  # (2,)
+    *numbers, broken, stopping = torch.cat([terms, ranks.any(flags)]).tolist()
+    rows = [numbers[i : i + len(names)] for i in range(0, len(numbers), len(names))]
+    return [dict(zip(names, row, strict=True)) for row in rows], broken > 0, stopping > 0
 
 
 class Stop:

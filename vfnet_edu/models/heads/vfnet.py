@@ -163,7 +163,7 @@ class VFNetHead(nn.Module):
         iou_refined = iou(refined.detach(), true_box).clamp(min=MIN_IOU)  # (N,)
 
         # every rank must take part in these three means, even one without a positive
-        positives = mean_over_ranks(out.logits.new_tensor(float(len(image)))).clamp(min=1)
+        positives = mean_over_ranks(out.logits.new_full((), len(image))).clamp(min=1)
         sum_iou_box = mean_over_ranks(iou_box.sum()).clamp(min=1)
         sum_iou_refined = mean_over_ranks(iou_refined.sum()).clamp(min=1)
 
