@@ -1,17 +1,16 @@
 """Average precision and recall as COCO defines them, with the reason in words where they are 0 or undefined.
 
-pycocotools is the referee; faster-coco-eval, where installed, gives the same numbers sooner.  Neither checks its input,
-so it is checked here: a box that is not a number would count as a hit, an annotation with id 0 as a miss.
+pycocotools is the referee; faster-coco-eval gives the same numbers sooner.  Neither checks its input, so it is checked
+here: a box that is not a number would count as a hit, an annotation with id 0 as a miss.
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -68,8 +67,11 @@ class Scores:
     images: int
     why: str | None  # the reason where AP is 0 or undefined
 
-    def pr_curve(self, iou: Literal[0.5, 0.75] = 0.5, label: int | None = None) -> np.ndarray:
-        """Precision at the recalls 0, .01, ... 1 of one class, or the mean over classes with objects.  -> (101,)"""
+    def pr_curve(self, iou: float = 0.5, label: int | None = None) -> np.ndarray:
+        """Precision at the recalls 0, .01, ... 1 of one class, or the mean over classes with objects.  -> (101,)
+
+        `iou` is 0.5 or 0.75.
+        """
         curve = self.precision[{0.5: 0, 0.75: 1}[iou]]  # (101, K)
         if label is not None:
             return curve[:, label]
@@ -106,7 +108,7 @@ def coco_scores(
     truth: CocoIndex | str | Path,
     results: list[dict] | str | Path,
     max_detections: int = 100,
-    engine: Literal["auto", "pycocotools", "faster"] = "auto",
+    engine: Literal["faster", "pycocotools"] = "faster",
 ) -> Scores:
     """Average precision and recall of `results`, as pycocotools computes them on the annotation file.
 
@@ -115,7 +117,7 @@ def coco_scores(
         results: COCO results, a list or a json file of
             ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}`` with the ids of the annotation file.
         max_detections: per image and class, best first.
-        engine: "faster" needs the faster-coco-eval package; "auto" takes it where it is installed.
+        engine: the library that computes them; "faster" is faster-coco-eval.
 
     Raises:
         UserError: code DATA where a result is malformed or names an unknown image or category,
@@ -161,14 +163,7 @@ def _referee(truth, found, limits, engine) -> tuple[np.ndarray, np.ndarray]:
     Images and categories go by their place in sorted order, annotations get fresh ids from 1: the referee takes an id 0
     for "unmatched" and keeps only the last of two annotations with one id.
     """
-    if engine == "auto":
-        engine = "faster" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
-    if engine == "faster":
-        from faster_coco_eval import COCO
-        from faster_coco_eval import COCOeval_faster as COCOeval
-    else:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+    COCO, COCOeval = _library(engine)
 
     def coco(images, labels, boxes, areas, **more):
         columns = {"image_id": images, "category_id": labels, "area": areas, **more}
@@ -194,6 +189,18 @@ def _referee(truth, found, limits, engine) -> tuple[np.ndarray, np.ndarray]:
         judge.evaluate()
         judge.accumulate()
     return np.asarray(judge.eval["precision"]), np.asarray(judge.eval["recall"])
+
+
+def _library(engine: str) -> tuple[Any, Any]:
+    """COCO and COCOeval.  Any: the two libraries share what we use of them, but not their types."""
+    if engine == "faster":
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        return COCO, COCOeval_faster
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
 
 
 # ------------------------------------------------------------------ results, checked
@@ -282,7 +289,7 @@ def _why(truth: CocoIndex, found: _Found) -> str:
         return "the data set has no object that counts, so AP is undefined"
     if found.strangers:
         theirs, ours = _few(dict.fromkeys(found.strangers)), _few(sorted(truth.image_ids.tolist()))
-        return f"the image ids do not meet: {theirs} in the results, {ours} in the annotations"
+        return f"the image ids do not match: {theirs} in the results, {ours} in the annotations"
     if not len(found.scores):
         return "there is no detection: no score passed the threshold, which early in training is normal"
     same, any_class, corners = 0.0, 0.0, 0.0  # best overlaps: with the class, without it, if boxes were x1, y1, x2, y2
