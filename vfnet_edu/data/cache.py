@@ -1,7 +1,7 @@
 """A large json is read once: its columns are kept in the user's cache folder, where the next start finds them.
 
-An entry is good for a file of the same path, size, time of change, and first and last 64 kB.  What is changed in the
-middle of a file whose time is then set back goes unnoticed: that is the price of not reading it all.
+An entry is good for a file of the same path, size, time of change, and first and last 64 kB.  A change in
+the middle of a file whose time is then set back goes unnoticed: that is the price of not reading it all.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.runtime.files import cache_folder, locked, write_atomically
 
-FORMAT = 1  # raise it when columns are added, renamed, or computed in another way: older entries are then made anew
+FORMAT = 1  # raise it when columns are added, renamed, or computed differently: older entries are then rebuilt
 SMALLEST = 1_000_000  # bytes of json; reading less takes no time
 EDGE = 1 << 16  # bytes at the head and at the tail that are compared
 MAX_ENTRIES = 32
@@ -33,7 +33,7 @@ def cached(path: Path, read: Callable[[], Columns]) -> Columns:
     """The columns of the json at `path`: from the cache, else from `read`, which then fills the cache.
 
     Of several processes one reads, the others wait for the entry.  Where no entry can be written each reads for itself,
-    with one warning.  A damaged entry is made anew.
+    with one warning.  A damaged entry is rebuilt.
 
     Raises:
         UserError: from `read`.
@@ -59,7 +59,7 @@ def cached(path: Path, read: Callable[[], Columns]) -> Columns:
 
 
 def _stamp(path: Path) -> str:
-    """What tells one state of a file from another; "" where the file is small, or none: no entry is made."""
+    """What tells one state of a file from another; "" where the file is small, or not a file: no entry is made."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size < SMALLEST:
@@ -121,4 +121,4 @@ def _bound(folder: Path) -> None:
 def _go_without(error: BaseException) -> None:
     why = f"{cache_folder()}: {error.strerror}" if isinstance(error, OSError) else error
     remedy = "set VFNET_EDU_CACHE to a folder that can be written"
-    warnings.warn(f"no cache for data sets, each process reads them anew ({why}); {remedy}", stacklevel=2)
+    warnings.warn(f"no cache for data sets, each process reads them again ({why}); {remedy}", stacklevel=2)

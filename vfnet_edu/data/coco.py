@@ -1,4 +1,4 @@
-"""A COCO data set as columns: one numpy row per object, no Python object each.
+"""A COCO data set as columns: one numpy row per object, no Python object for each.
 
 Format: COCO "data format", object detection. Which objects may be learned from, and which images are left out of
 training, follows the data set class of mmdetection 2.10, with which the published models were trained.
@@ -78,7 +78,7 @@ class CocoIndex:
 
     @functools.cached_property
     def faults(self) -> dict[str, np.ndarray]:
-        """Reason -> (A,) bool: objects that nobody should learn from. Each stands under its first reason."""
+        """Reason -> (A,) bool: objects that nobody should learn from. Each is listed under its first reason."""
         x, y, w, h = self.xywh.T
         inside_w = np.minimum(x + w, self.widths[self.rows]) - np.maximum(x, 0)
         inside_h = np.minimum(y + h, self.heights[self.rows]) - np.maximum(y, 0)
@@ -95,7 +95,7 @@ class CocoIndex:
 
     @functools.cached_property
     def valid(self) -> np.ndarray:
-        """(A,) bool: objects without a fault. Crowds can be valid, but are no objects to learn: see `target`."""
+        """(A,) bool: objects without a fault. Crowds can be valid, but are not learned as objects: see `target`."""
         return ~np.logical_or.reduce(list(self.faults.values()))
 
     def path(self, row: int) -> Path:
@@ -148,7 +148,7 @@ class CocoIndex:
             allow_outside: accept symbolic links that lead out of the image folder.
 
         Raises:
-            UserError: files are missing, empty, no files, or lie outside of the image folder; the first ones are named.
+            UserError: files are missing, empty, not files, or lie outside the image folder; the first ones are named.
         """
         reasons = ((row, file_fault(self.root, name, allow_outside)) for row, name in enumerate(self.file_names))
         bad = [(row, reason) for row, reason in reasons if reason]
@@ -159,7 +159,7 @@ class CocoIndex:
             raise data_error(what, self.where_else(row))
 
     def where_else(self, row: int) -> str:
-        """A remedy for a missing image: the usual folder or the spelling under which it is there after all."""
+        """A remedy for a missing image: the usual folder or the spelling under which it does exist."""
         if not self.root.is_dir():
             return f"there is no folder {self.root}"
         name, beside = Path(self.file_names[row]), self.json_path.parent
@@ -169,7 +169,7 @@ class CocoIndex:
         folder = (self.root / name).parent
         for entry in os.scandir(folder) if folder.is_dir() else ():
             if entry.name.casefold() == name.name.casefold():
-                return f"there is {entry.name!r}: upper and lower case count"
+                return f"there is {entry.name!r}: upper and lower case matter"
         return f"image files are looked for in {self.root}; restore them or remove their records"
 
 
@@ -179,7 +179,7 @@ def read_coco(json_path: str | Path, image_root: str | Path) -> CocoIndex:
     A large one is parsed once: see :mod:`vfnet_edu.data.cache`.
 
     Raises:
-        UserError: unreadable, or no COCO data set; the message names the record, as ``annotations[17].bbox``.
+        UserError: unreadable, or not a COCO data set; the message names the record, as ``annotations[17].bbox``.
     """
     path = Path(json_path)
     return CocoIndex(json_path=path, root=Path(image_root), **cached(path, functools.partial(_read_columns, path)))
@@ -243,7 +243,7 @@ def file_fault(root: Path, name: str, allow_outside: bool = False) -> str:
         return "is not a file"
     if not status.st_size:
         return "is empty (0 bytes)"
-    # A link inside of the folder is fine; one that leaves it could pull any picture of this machine into a report.
+    # A link inside the folder is fine; one that leaves it could pull any picture of this machine into a report.
     if not allow_outside and (path.is_symlink() or _real(path.parent) != path.parent):
         if not Path(os.path.realpath(path)).is_relative_to(root):
             return "is a link that leaves the image folder"
@@ -283,10 +283,10 @@ def _repair(records: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...
     unknown = ~np.isfinite(areas)
     if unknown.any():
         areas[unknown] = records["xywh"][unknown, 2] * records["xywh"][unknown, 3]
-        notes.append(f"no area is given for {int(unknown.sum())} of {len(areas)} objects: width x height is taken")
+        notes.append(f"no area is given for {int(unknown.sum())} of {len(areas)} objects: width x height is used")
     ordered = np.sort(ids)  # several times as fast as numpy's unique
     if (ordered[1:] == ordered[:-1]).any() or (ids == 0).any():
         # COCO evaluation counts an object with id 0, or the second one of an id, as never found.
         ids = np.arange(1, len(ids) + 1)
-        notes.append("annotation ids are missing, 0 or not unique: numbered anew from 1")
+        notes.append("annotation ids are missing, 0 or not unique: renumbered from 1")
     return areas, ids, tuple(notes)

@@ -1,8 +1,8 @@
 """Reading and checking the json of a COCO data set: three tables, or one sentence that names the bad record.
 
 Nearly all files are read by `coco_stream`, fast.  What it turns down is read here, with care: repaired where no doubt
-is possible (an id written as 7.0 or "7"), or refused with the place of the fault.  That takes the memory of the text
-twice plus 66 bytes per object: outlines, often 20 times as large as all the rest, are dropped while the json is read.
+is possible (an id written as 7.0 or "7"), or refused with the place of the fault.  That takes twice the memory of
+the text plus 66 bytes per object: outlines, often 20 times as large as the rest, are dropped while the json is read.
 """
 
 import gzip
@@ -34,7 +34,7 @@ def read_tables(path: Path) -> Tables:
         the file, and a fingerprint of the text. References between the tables are not followed here.
 
     Raises:
-        UserError: unreadable, or no COCO data set; the message names the record, as ``annotations[17].bbox``.
+        UserError: unreadable, or not a COCO data set; the message names the record, as ``annotations[17].bbox``.
     """
     return stream_tables(path) or _read_with_care(path)
 
@@ -47,7 +47,7 @@ def _read_with_care(path: Path) -> Tables:
     if not isinstance(content, dict):
         raise data_error(f"{path} holds a {type(content).__name__}, not a COCO data set", "is it a file of detections?")
     for key, remedy in (
-        ("images", "name a json that has images"),
+        ("images", "give a json that has images"),
         ("annotations", "is it the json of a test set?"),
         ("categories", "a COCO data set names its classes there"),
     ):
@@ -77,14 +77,14 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(path: Path, raw: bytes) -> object:
     try:
-        return json.loads(raw, object_hook=_slim)  # finds out by itself about UTF-8, -16, -32 and byte order marks
+        return json.loads(raw, object_hook=_slim)  # detects UTF-8, -16, -32 and byte order marks by itself
     except json.JSONDecodeError as error:
         begins = f", it begins with {raw[:30]!r}" if error.pos == 0 else ""
         cut = "the file ends too early: " if error.pos >= len(error.doc.rstrip()) - 1 or "Unterm" in error.msg else ""
         where = f"line {error.lineno} column {error.colno}"
         what = f"{path} is not valid json: {cut}{error.msg} at {where} of {len(raw)} bytes{begins}"
     except UnicodeDecodeError as error:
-        what = f"{path} is not valid json: byte {error.start} is no {error.encoding} text"
+        what = f"{path} is not valid json: byte {error.start} is not {error.encoding} text"
     except RecursionError:
         what = f"{path} is nested too deeply to be a COCO data set"
     raise data_error(what, "copy or download it again")
@@ -151,7 +151,7 @@ def _blame(path: Path, i: int, record: object) -> None:
         except (TypeError, ValueError):
             raise data_error(f"{where}.{key} is {record[key]!r:.60}", "an id is a whole number") from None
     rest = {key: record.get(key) for key in ("area", "iscrowd", "ignore")}
-    raise data_error(f"{where} has a value that is no number: {rest}", "correct it, or remove the annotation")
+    raise data_error(f"{where} has a value that is not a number: {rest}", "correct it, or remove the annotation")
 
 
 def _image(path: Path, i: int, record: object) -> tuple[int, str, int, int]:

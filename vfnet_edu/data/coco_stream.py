@@ -1,6 +1,6 @@
 """The three tables of a COCO json, read in one pass by msgspec: a few MB of text are in memory at a time.
 
-This reads what nearly all files are.  At anything else it gives up, and `coco_json` decides and says what is wrong.
+This reads what nearly all files are.  On anything else it declines, and `coco_json` decides and says what is wrong.
 """
 
 import gzip
@@ -66,7 +66,7 @@ class _Annotation(msgspec.Struct, gc=False):
 
 
 class _Shell(msgspec.Struct):
-    """The file without its annotations: one null stands in their place, and proves that the right list was cut out."""
+    """The file without its annotations: one null takes their place, and proves that the right list was cut out."""
 
     images: Annotated[list[_Image], msgspec.Meta(min_length=1)]
     annotations: Annotated[list[None], msgspec.Meta(min_length=1, max_length=1)]
@@ -111,7 +111,7 @@ def _blocks(path: Path, note: Callable[[bytes], None]) -> Iterator[bytes]:
 
 
 def _split(blocks: Iterator[bytes], shell: bytearray) -> Iterator[bytes]:
-    """Cut the list of annotations into lists of some thousand; what stands around it is added to `shell`."""
+    """Cut the list of annotations into lists of some thousand; what surrounds it is added to `shell`."""
     start = None
     while not start:
         if not (block := next(blocks, b"")):
@@ -148,5 +148,5 @@ def _table(batch: list[_Annotation]) -> np.ndarray:
 
 
 def _suspect(name: str) -> bool:
-    """Whether a file name may lead out of the image folder, or is none."""
+    """Whether a file name may lead out of the image folder, or is not a name at all."""
     return ".." in name or "\0" in name or os.path.isabs(name)

@@ -51,7 +51,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
         size: (height, width) that the annotations were made for, in pixels.
 
     Raises:
-        UserError: no image, damaged, over 100 million pixels, or not of the wanted size.
+        UserError: not an image, damaged, over 100 million pixels, or not of the wanted size.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -73,7 +73,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     if size and pixels.shape[:2] != tuple(size):
         (h, w), (want_h, want_w) = pixels.shape[:2], size
         what = f"{path} is {w} x {h} pixels, but {want_w} x {want_h} in the json"
-        raise _error(what, "correct width and height, and look whether the boxes fit the picture")
+        raise _error(what, "correct width and height, and check that the boxes fit the picture")
     return pixels
 
 

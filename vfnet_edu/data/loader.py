@@ -160,8 +160,8 @@ class Loader:
                 for done in range(len(self)):
                     yield _unpack(self._next(stream, done))
         finally:
-            # An error on its way up holds on to the stream; the garbage collector, which finds both much later, takes
-            # them apart in an order in which every worker is waited for in vain, five seconds each.
+            # An error on its way up keeps the stream alive; the garbage collector, which finds both much later, takes
+            # them apart in an order that waits five seconds for every worker, in vain.
             getattr(stream, "_shutdown_workers", lambda: None)()
 
     def _next(self, stream: Iterator[list], done: int) -> list:
@@ -213,7 +213,7 @@ def guarded(workers: int):
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether the innermost Python function on the way of an error belongs to `package`."""
+    """Whether the innermost Python function on the path of an error belongs to `package`."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return modules[-1].split(".")[0] == package
 

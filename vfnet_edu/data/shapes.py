@@ -28,10 +28,10 @@ from PIL import Image
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import locked
 
-# What makes the set hard: how small, how turned, how hidden, how like the ground. Lengths: part of sqrt(h * w).
+# What makes the set hard: how small, turned, hidden, and similar to the ground. Lengths: fractions of sqrt(h * w).
 SMALLEST, LARGEST = 0.14, 0.63  # across, uniform in the logarithm: 18 to 80 pixels at 128 x 128
-LEAST_VISIBLE = 0.65  # part of an object that stays in sight: a nearer one that would hide more is not placed
-LEAST_AREA = 0.002  # part of the image that every object fills (32 pixels at 128 x 128)
+LEAST_VISIBLE = 0.65  # fraction of an object that stays in sight: a nearer one that would hide more is not placed
+LEAST_AREA = 0.002  # fraction of the image that every object fills (32 pixels at 128 x 128)
 LARGEST_TURN = 0.35  # radians, either way
 CONTRAST = 0.3  # least difference of an ink from the ground, in the channel of [0, 1] where it is largest
 VAL_START = 1_000_000  # index of the first validation scene: the same scenes, however many we train on
@@ -330,7 +330,7 @@ def write_shape_scenes(
         UserError: the folder holds something else (DATA), or the disk refuses (STORAGE).
     """
     folder = Path(folder).absolute()
-    drawing = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # a change to this file draws the set anew
+    drawing = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # a change to this file redraws the set
     wanted = {"train": train, "val": val, "size": size if isinstance(size, int) else [*size]}
     wanted |= {"seed": seed, "drawing": drawing}
     if _holds(folder, wanted):

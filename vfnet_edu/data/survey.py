@@ -1,6 +1,6 @@
 """What is in a data set, and what is wrong with it, before a long training run finds out.
 
-Every image is decoded in full: headers alone do not tell that a file was cut short. (A JPEG has no checksum, though:
+Every image is decoded in full: headers alone do not show that a file was cut short. (A JPEG has no checksum, though:
 garbage in the middle of one often decodes, to garbage.) No file is ever changed.
 """
 
@@ -29,7 +29,7 @@ EXTREME = 20  # an image this many times longer than wide is probably a mistake
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble. An error stops training; a warning changes what is learned; a note is only good to know."""
+    """One kind of trouble. An error stops training; a warning changes what is learned; a note is just good to know."""
 
     level: Literal["error", "warning", "note"]
     split: str
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of one json. Crowds and objects with a fault are counted apart, and in none of the statistics."""
+    """Numbers of one json. Crowds and objects with a fault are counted separately, and left out of all statistics."""
 
     json: str
     images: int
@@ -81,7 +81,7 @@ def check_dataset(
         progress: wraps the stream of images, as tqdm does; gets their number and the name of the split.
 
     Returns:
-        the report, and of each split whose json could be read the index of those images that can be used.
+        the report, and for each split whose json could be read the index of the images that can be used.
     """
     wanted = {"train": (layout.train_json, layout.train_images)}
     if layout.val_json:
@@ -145,7 +145,7 @@ def _look(index: CocoIndex, row: int, allow_outside: bool) -> _Look:
         return _Look(error.what)
     except OSError as error:
         return _Look(f"{path} cannot be read: {error}")
-    sideways = orientation in SIDEWAYS and height != width  # only then the size in the json tells what is meant
+    sideways = orientation in SIDEWAYS and height != width  # only then does the size in the json tell what is meant
     odd = {
         "16-bit pictures, scaled to 8 bits": mode.startswith("I;16"),
         "animations or many pages: only the first is taken": film,
@@ -189,7 +189,7 @@ def _about_images(split: str, index: CocoIndex, looks: list[_Look]) -> list[Find
 
 def _about_objects(split: str, index: CocoIndex) -> list[Finding]:
     findings = [Finding("note", split, note) for note in index.notes]
-    fate = "not learned" if split == "train" else "evaluated by the rules of COCO"
+    fate = "not learned" if split == "train" else "evaluated by COCO's rules"
     for reason, bad in index.faults.items():
         if bad.any():
             records = tuple(_object(index, i) for i in np.flatnonzero(bad))
@@ -197,11 +197,11 @@ def _about_objects(split: str, index: CocoIndex) -> list[Finding]:
     if split == "train":
         findings += _about_training(index)
     elif not len(_learned(index)):
-        findings.append(Finding("warning", split, "no object to be found: the average precision is not defined"))
+        findings.append(Finding("warning", split, "no object to find: the average precision is not defined"))
 
     x1, y1, x2, y2 = index.boxes.T
     width, height = index.widths[index.rows], index.heights[index.rows]
-    # Annotation tools round: what sticks out by a pixel is no mistake.
+    # Annotation tools round: what sticks out by a pixel is not a mistake.
     out = index.valid & ((x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1))
     if out.any():
         records = tuple(_object(index, i) for i in np.flatnonzero(out))
@@ -250,7 +250,7 @@ def _about_both(indices: dict[str, CocoIndex], looks: dict[str, list[_Look]]) ->
     )
     leaked = tuple(sorted(f"train {learned[d]} = val {judged[d]}" for d in learned.keys() & judged.keys()))
     if leaked:
-        what = f"{_count(leaked, 'picture')} of val also in train: the scores will flatter"
+        what = f"{_count(leaked, 'picture')} of val also in train: the scores will be flattering"
         findings.append(Finding("warning", "both", what, leaked))
     return findings
 

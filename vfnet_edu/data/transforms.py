@@ -19,15 +19,15 @@ HOLES = np.array("4 4 4 8 8 4 8 8 16 8 8 16 16 16 16 32 32 16 32 32 32 48 48 32 
 class AugmentConfig:
     """How a training image is changed. Ranges are inclusive; lengths are pixels.
 
-    It is enlarged or reduced, keeping its shape, until its long side or its short side reaches the length drawn for it.
+    It is resized, keeping its aspect ratio, until its long side or its short side reaches the length drawn for it.
     """
 
     long_side: tuple[int, int] = (1333, 1333)
     short_side: tuple[int, int] = (800, 800)
-    flip: float = 0.5  # probability to mirror left and right
-    crop: float = 0.0  # probability to cut out a window, before resizing (VFNet-X: 0.5)
-    crop_range: tuple[float, float] = (0.75, 0.75)  # least height and width of the window, as parts of the image's
-    cutout: float = 0.0  # probability to blacken 5 to 10 small rectangles, after resizing (VFNet-X: 0.5)
+    flip: float = 0.5  # probability of mirroring left and right
+    crop: float = 0.0  # probability of cropping to a window, before resizing (VFNet-X: 0.5)
+    crop_range: tuple[float, float] = (0.75, 0.75)  # least height and width of the window, as fractions of the image's
+    cutout: float = 0.0  # probability of blackening 5 to 10 small rectangles, after resizing (VFNet-X: 0.5)
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -40,13 +40,13 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def resized_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) after the image was fitted into `scale`: long side <= the larger, short side <= the smaller."""
+    """(height, width) after the image is fitted into `scale`: long side <= the larger, short side <= the smaller."""
     ratio = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return max(int(height * ratio + 0.5), 1), max(int(width * ratio + 0.5), 1)
 
 
 def resize(image: np.ndarray, boxes: np.ndarray, scale: tuple[int, int]):
-    """Fit an image into `scale`, keeping its shape; bilinear on uint8, without smoothing, as the authors do.
+    """Fit an image into `scale`, keeping its aspect ratio; bilinear on uint8, without smoothing, as the authors do.
 
     Returns:
         image, boxes (scaled, then clipped to the image), and the factors (sx, sy): sides are rounded, so they differ.
@@ -111,7 +111,7 @@ def augment(config: AugmentConfig, rng: np.random.Generator, image: np.ndarray, 
         if left.any():
             image, boxes, labels = window, moved[left], labels[left]
             break
-    # Long and short side are drawn independently: the picture keeps its shape, so one of the two decides.
+    # Long and short side are drawn independently: the picture keeps its aspect ratio, so one of the two decides.
     scale = tuple(int(rng.integers(low, high + 1)) for low, high in (config.long_side, config.short_side))
     image, boxes, factors = resize(image, boxes, scale)
     if rng.random() < config.cutout:

@@ -33,7 +33,7 @@ locations = Exercise(
         ),
         (
             lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides, whole=math.floor),
-            "You round down. A map has a cell for every stride that has begun: 25 rows of P5 become 13 of P6, not 12.",
+            "You round down. A stride that has only begun still gets a cell: 25 rows of P5 become 13 of P6, not 12.",
         ),
         (
             lambda height, width, strides: _cells(height, width, strides, whole=math.floor),
@@ -114,11 +114,11 @@ box = Exercise(
         ),
         (
             lambda row, column, stride, ltrb: _box(row, column, stride, ltrb[[1, 0, 3, 2]]),
-            "Left is taken for top: the first and the third distance are horizontal and belong to x.",
+            "You take left for top: the first and the third distance are horizontal and belong to x.",
         ),
         (
             lambda row, column, stride, ltrb: _box(row, column, stride, ltrb)[[0, 2, 1, 3]],
-            "The four numbers are right, their order is not. A box is x1, y1, x2, y2: one corner, then the other.",
+            "The four numbers are right, but their order is not. A box is x1, y1, x2, y2: one corner, then the other.",
         ),
         (
             _all_added,
@@ -165,7 +165,7 @@ candidates = Exercise(
         ),
         (
             _best_class_only,
-            "You keep the best class of a cell only. Two classes of one cell may both pass: each is a candidate.",
+            "You keep only the best class of a cell. Two classes of one cell may both pass: each is a candidate.",
         ),
         (
             lambda logits, threshold: torch.nonzero(logits.sigmoid() >= threshold),

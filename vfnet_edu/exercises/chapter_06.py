@@ -57,7 +57,7 @@ threshold = Exercise(
     mistakes=[
         (
             lambda o: o.mean() + o.std(correction=0),
-            "Your standard deviation divides by n. The one in ATSS divides by n - 1, as torch's std does by itself.",
+            "Your standard deviation divides by n. The one in ATSS divides by n - 1, as torch's std does by default.",
         ),
         (lambda o: o.mean(), "That is the mean alone, and too many candidates pass it; add the standard deviation."),
         (lambda o: o.std(), "That is the standard deviation alone; add the mean."),
@@ -150,7 +150,7 @@ positives = Exercise(
         ),
         (
             lambda o, p, b: (o >= 0.5) & _inside(p, b),
-            "That is the old threshold of 0.5; this object's own one is the mean + std of its candidates' IoUs.",
+            "That is the old threshold of 0.5; this object's own is the mean + std of its candidates' IoUs.",
         ),
         (
             lambda o, p, b: (o >= o.mean()) & _inside(p, b),

@@ -38,7 +38,7 @@ minimum = Exercise(
         ),
         (
             lambda q: (q, 0.0),
-            "The place is right, but the loss is not 0 there. Put p = q into q BCE(p, q): both logarithms stay.",
+            "The place is right, but the loss is not 0 there. Put p = q into q BCE(p, q): both logarithms remain.",
         ),
         (
             lambda q: (q, entropy(q)),
@@ -156,11 +156,11 @@ gradient = Exercise(
         ),
         (
             lambda z, q: torch.where(q > 0, q * (q - z.sigmoid()), _background(z.sigmoid())),
-            "Background is right; the sign of the positives is turned round. With p < q the gradient is negative.",
+            "Background is right; the sign of the positives is flipped. With p < q the gradient is negative.",
         ),
         (
             lambda z, q: -_gradient(z, q),
-            "The sign is turned round. You give the push, which is minus the gradient: a positive with p < q has a "
+            "The sign is flipped. You give the push, which is minus the gradient: a positive with p < q has a "
             "negative gradient.",
         ),
         (

@@ -73,7 +73,7 @@ offsets = Exercise(
         (_signs_forgotten, "Left and up are negative directions: the distances to the left and top side need a minus."),
         (
             lambda left, top, right, bottom, stride: _offsets(top, left, bottom, right, stride),
-            "Rows and columns are exchanged: top and bottom move taps along y, left and right along x.",
+            "Rows and columns are swapped: top and bottom move taps along y, left and right along x.",
         ),
         (
             lambda *box: _offsets(*[side // box[4] * box[4] for side in box[:4]], box[4]),
@@ -141,9 +141,9 @@ read_between = Exercise(
         ),
         (
             lambda cells, y, x: _mix(cells, y, x, x - math.floor(x), y - math.floor(y)),
-            "The fractions are exchanged: the one of y mixes the two rows, the one of x the two columns.",
+            "The fractions are swapped: the one of y mixes the two rows, the one of x the two columns.",
         ),
-        (lambda *case: 4 * _mean(*case), "You add four cells. Their weights must add up to 1, the nearer with more."),
+        (lambda *case: 4 * _mean(*case), "You add four cells. Their weights must add up to 1; nearer ones get more."),
         (_mean, "All four neighbours weigh the same here, wherever the position lies between them. Weigh by nearness."),
         (
             lambda cells, y, x: _mix(cells, y, x, 0, x - math.floor(x)),
@@ -185,7 +185,7 @@ kernel_size = Exercise(
         ),
         (
             lambda l, t, r, b, s: 2 * math.ceil(max(l, t, r, b)) + 1,
-            "That counts pixels. A cell is as many pixels as the stride.",
+            "That counts pixels. One cell is `stride` pixels.",
         ),
         (
             lambda l, t, r, b, s: math.ceil(max(l, t, r, b) / s) + 1,
@@ -220,6 +220,6 @@ kernel_size = Exercise(
             "That is the number of taps. The question is the side of the kernel.",
         ),
     ],
-    right="An ordinary kernel pays with its square for reach. The star goes anywhere with nine taps.",
+    right="The cost of an ordinary kernel grows with the square of its reach. The star goes anywhere with nine taps.",
     hint="How many cells away is the farthest side, rounded up? Then the same to the other side, and the middle.",
 )

@@ -42,11 +42,11 @@ rate = Exercise(
         ),
         (
             lambda gpus, images, passes: _of_batch(passes),
-            "You count passes. What counts are the images in all passes of all GPUs.",
+            "You count passes. What counts is the images in all passes of all GPUs.",
         ),
         (
             lambda gpus, images, passes: CONFIG.lr,
-            "That is right for 16 images. For another batch the rate goes with the number of images.",
+            "That is right for 16 images. For another batch the rate changes with the number of images.",
         ),
     ],
     right="The rate is 0.01 for 16 images, and in proportion to the images of a step, wherever they are computed.",
@@ -106,7 +106,7 @@ rate_at = Exercise(
     "1 - (1 - step / 500) * (1 - 0.1).",
 )  # fmt: skip
 
-# What the rates of such a run would be is computed in the tests; the speeds are invented.
+# The tests compute what the rates of such a run would be; the speeds are invented.
 LOG = """\
 12 epochs of 7330 steps of 16 images
   = 8 process(es) x 2 images x 1 pass(es) on cuda:0, fp32
@@ -131,7 +131,7 @@ wrong_option = Exercise(
         ),
         (
             lambda: "--optim.warmup-steps",
-            "At step 10 the rate is still near a tenth, at step 510 it is whole: the warm-up is as it should be.",
+            "At step 10 the rate is still near a tenth, at step 510 it is full: the warm-up is as it should be.",
         ),
         (
             lambda: "--optim.epochs",
@@ -147,7 +147,7 @@ wrong_option = Exercise(
         ),
     ],
     right="The rate never drops: somebody gave steps (58640 80630) where the option takes epochs (8 11). Such a run "
-    "ends without an error; only the curve of the rate tells.",
+    "ends without an error; only the curve of the rate gives it away.",
     hint="Answer with one of the six options, copied as text.",
     describe=lambda case: "a call without arguments",
 )

@@ -53,7 +53,7 @@ class Exercise:
         for case in self.cases:
             try:
                 given.append(answer(*_copies(case)))
-            except Exception as error:  # whatever a reader's code raises is told, not raised
+            except Exception as error:  # whatever a reader's code raises is reported, not raised
                 if isinstance(error, NotImplementedError):
                     return "Replace the body of the function, then run the cell again.", False
                 return f"On {self.describe(case)} it stops with {type(error).__name__}: {error}.", False

@@ -95,7 +95,7 @@ function mark(fate, x, y, r, colour) {
   });
 }
 
-/** Dots of equal IoU stand on each other, one row per level. */
+/** Dots of equal IoU are stacked, one row per level. */
 function strip(result, strides, shown) {
   const width = 330;
   const height = 300;
@@ -148,7 +148,7 @@ function stacked(candidates, X, bottom, room, colour) {
   );
 }
 
-/** Name, and where its x and its y stand in [x1, y1, x2, y2]. */
+/** Name, and where its x and its y are in [x1, y1, x2, y2]. */
 const CORNERS = [
   ["top left", 0, 1],
   ["top right", 2, 1],
@@ -202,7 +202,7 @@ function corner(model, plane, name, i, j, keep) {
     svg("circle", { r: 10, fill: "transparent" }),
     svg("rect", { x: -4, y: -4, width: 8, height: 8, rx: 1.5, fill: "currentColor", stroke: "var(--ve-ground)" }),
   );
-  const away = [i ? 8 : -8, j === 3 ? 8 : -8]; // outside the corner, so that a small object can still be taken
+  const away = [i ? 8 : -8, j === 3 ? 8 : -8]; // outside the corner, so that a small object can still be grabbed
   const to = (x, y) => {
     const b = [...model.get("box")];
     b[i] = i === 0 ? clamp(x, 0, b[2] - LEAST) : clamp(x, b[0] + LEAST, model.get("width"));

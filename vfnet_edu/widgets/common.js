@@ -25,7 +25,7 @@ export const number = (x, digits = 2) => {
   return sign + whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
 };
 
-/** The panel of an explorer with its name for screen readers, and the line that says in words what one sees. */
+/** The panel of an explorer with its name for screen readers, and the line that puts into words what it shows. */
 export function panel(el, name) {
   const root = html("section", { class: "ve", role: "group", "aria-label": name });
   const says = html("p", { class: "ve-says", "aria-live": "polite" });
@@ -62,7 +62,7 @@ export function slider(model, key, { label, min, max, step, show = (v) => number
 }
 
 let groups = 0;
-/** A choice of one among few, bound to a value of the model. options: [[value, text], ...] */
+/** A choice among a few, bound to a value of the model. options: [[value, text], ...] */
 export function choice(model, key, { label, options, stops = [] }) {
   const name = `ve-choice-${++groups}-${Math.random().toString(36).slice(2)}`;
   const fieldset = html("fieldset", { class: "ve-choice" }, html("legend", {}, label));
@@ -102,7 +102,7 @@ export function onRelease(element, done) {
 export function draggable(element, svgElement, { label, drag, nudge, role = "slider" }) {
   set(element, { tabindex: 0, role, "aria-label": label });
   element.classList.add("ve-handle");
-  let held = null; // where on the element it was taken, so that it does not jump
+  let held = null; // where on the element it was grabbed, so that it does not jump
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
     const box = element.getBoundingClientRect();

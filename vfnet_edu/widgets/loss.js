@@ -56,10 +56,10 @@ export function words(p, q, alpha, gamma) {
   if (alpha === 1) return `${pushes} With α = 1 the focal loss gives positives the weight 1 − α = 0.`;
   if (Math.abs(p - q) < 0.0025) {
     const floor = number(varifocal(p, q, alpha, gamma));
-    return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${floor}; FL goes on towards 1.`;
+    return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${floor}; FL keeps pushing towards 1.`;
   }
-  if (p > q) return `${pushes} The score is higher than the box is good: VFL and QFL lower it, FL still raises it.`;
-  return `${pushes} The score is lower than the box is good: all three raise it.`;
+  if (p > q) return `${pushes} The score is too high for this box: VFL and QFL lower it, FL still raises it.`;
+  return `${pushes} The score is too low for this box: all three raise it.`;
 }
 
 function curves(model, stops) {
@@ -173,7 +173,7 @@ function landscape(model, loss, stops) {
   );
 }
 
-/** The handle of a landscape, and the area where a press takes it: both set p and q. */
+/** The handle of a landscape, and the area where a press moves it: both set p and q. */
 function cursor(model, loss, art) {
   const { side, gap, strip } = MAP;
   const area = svg("rect", { width: side, height: side + gap + strip, fill: "transparent" });
@@ -194,7 +194,7 @@ function cursor(model, loss, art) {
     drag,
     nudge: (dx, dy) => go(model.get("p") + dx / 100, model.get("q") - dy / 100),
   });
-  let held = false; // a press anywhere on the landscape takes the cursor there
+  let held = false; // a press anywhere on the landscape moves the cursor there
   area.addEventListener("pointerdown", (event) => {
     area.setPointerCapture(event.pointerId);
     held = true;

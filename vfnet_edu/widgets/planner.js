@@ -113,7 +113,7 @@ export function words(recipe, plan, gpus, batchSize, speed, step) {
   );
 }
 
-/** A whole number to type in. Half typed or out of range it is not taken. */
+/** A whole number to type in. Half typed or out of range, it is ignored. */
 function typed(model, key, { label, min, max, stops }) {
   const input = html("input", { type: "number", min, max, step: 1, "aria-label": label });
   const show = () => (input.value = model.get(key));

@@ -95,7 +95,7 @@ function pointed(area, go) {
 }
 
 const WIDE = 400; // width of the picture in viewBox units
-const AMBER = "#ffb000"; // cells above the threshold: seen on pictures and panels of any brightness
+const AMBER = "#ffb000"; // cells above the threshold: visible on pictures and panels of any brightness
 
 /** The image with the grid of one level, the chosen cell, its distances and its box. */
 function scene(model) {
@@ -147,7 +147,7 @@ const bright = (make, stroke = "var(--ve-blue)") => [
   make({ stroke, "stroke-width": 2.5 }),
 ];
 
-/** The cells of the chosen level, and what of its predictions scores above the threshold. */
+/** The cells of the chosen level, and which of its predictions score above the threshold. */
 function gridAndPredictions(model, k, high) {
   const { stride, shape, from, to } = chosen(model);
   const threshold = model.get("threshold");
@@ -225,7 +225,7 @@ function chosenBox(model, k, high) {
   ];
 }
 
-/** Where the maps of all levels stand: the first on the left, the others below each other on the right. */
+/** Where the maps of all levels go: the first on the left, the others below each other on the right. */
 function layout(shapes) {
   const side = 250 / shapes[0][1]; // of a cell
   const gap = 16;
@@ -316,7 +316,7 @@ export function render({ model, el }) {
   const left = scene(model);
   const right = maps(model);
   const note =
-    "A full blue cell scores 1, an empty one 0. " +
+    "A solid blue cell scores 1, an empty one 0. " +
     "Dots: cells above the threshold; thin boxes: what those of this level predict.";
   const dashed = model.get("objects").length ? " Dashed: the real object." : "";
   const key = html("p", { style: "margin: 6px 0 0; color: var(--ve-soft); font-size: 13px" }, note + dashed);

@@ -124,7 +124,7 @@ function photograph(model, stops) {
   const squares = taps.map(() => svg("rect", { x: -2.6, y: -2.6, width: 5.2, height: 5.2, ...ink }));
   movePoint(model, art, taps[4]);
   const sides = moveSides(model, art, taps);
-  const above = [0, 2, 6, 8, 4, 3, 1, 5, 7].map((k) => taps[k]); // what can be held lies on top
+  const above = [0, 2, 6, 8, 4, 3, 1, 5, 7].map((k) => taps[k]); // what can be grabbed is on top
   art.append(svg("image", { href: model.get("image"), width, height }), ...outline, ...above, ...squares);
 
   const regrid = () => {
@@ -163,7 +163,7 @@ function tap(k) {
   return svg("g", {}, dot, svg("text", { y: 4, "text-anchor": "middle", style }, k === 4 ? "" : k + 1));
 }
 
-/** What can be held: a white ring, and around it room for a finger. */
+/** What can be grabbed: a white ring, and around it room for a finger. */
 const ring = (r, reach) => [
   svg("circle", { r, fill: "none", stroke: RIM, "stroke-width": 4, opacity: 0.6 }),
   svg("circle", { r, fill: "none", stroke: "#fff", "stroke-width": 2 }),
