@@ -35,7 +35,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture
 def one_thread():
-    """The recordings were made on one thread; sums over two are rounded otherwise."""
+    """The recordings were made on one thread; sums over two are rounded differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

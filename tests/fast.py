@@ -1,4 +1,4 @@
-"""Which tests are not `fast`: `pytest -m fast` runs all others, in less than a minute, also on macOS and Windows."""
+"""Which tests are not `fast`: `pytest -m fast` runs all others, in less than a minute, on macOS and Windows too."""
 
 SECONDS = """
     test_backbones.py::test_resnext_is_torchvisions

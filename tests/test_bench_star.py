@@ -1,4 +1,4 @@
-"""The benchmarks of star and model run; what they measure is no test."""
+"""The benchmarks of star and model run; what they measure is not tested."""
 
 import json
 

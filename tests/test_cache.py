@@ -29,7 +29,7 @@ MORE = {
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    """Also short files are kept, in a folder of this test."""
+    """Short files are kept too, in a folder of this test."""
     monkeypatch.setattr(cache, "SMALLEST", 1)
     monkeypatch.setattr(cache, "EDGE", 32)
     monkeypatch.setenv("VFNET_EDU_CACHE", str(tmp_path / "cache"))

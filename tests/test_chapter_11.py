@@ -36,7 +36,7 @@ def seen_by_convolution(cells: Tensor, ltrb: Tensor, stride: int) -> Tensor:
 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_colours_are_what_the_convolutions_read(stride):
-    """The map, the star and the grid, also where they leave the picture."""
+    """The map, the star and the grid, even where they leave the picture."""
     width, height = 96, 64
     pixels = torch.randint(256, (height, width, 4), generator=torch.Generator().manual_seed(1))
     rgb = pixels[..., :3].permute(2, 0, 1).double()

@@ -1,4 +1,4 @@
-"""What chapter 18 stands on: the planner computes as training does, and its command lines are ones that train takes."""
+"""What chapter 18 rests on: the planner computes as training does, and its command lines are ones that train takes."""
 
 import json
 import os

@@ -239,7 +239,7 @@ OUTLINES = ([[1.5, 2, 30, 4.25, 5, 6]], {"counts": [1, 2], "size": [9, 9]}, {"co
 
 
 def both(path):
-    """What the fast reader and the careful one make of a file; they must agree unless the fast one gives up."""
+    """What the fast reader and the careful one make of a file; they must agree unless the fast one declines."""
     fast, careful = coco_stream.stream_tables(path), _read_with_care(path)
     if fast:
         assert fast[0] == careful[0] and fast[1] == careful[1] and fast[3] == careful[3]

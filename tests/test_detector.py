@@ -173,7 +173,7 @@ def test_training(system, batch, one_thread):
     sum(losses.values()).backward()
     grads = to_mmdet({n: p.grad for n, p in system.named_parameters() if p.requires_grad})
     norms, dots, names = rec[f"{batch}_grad_norm"].clamp(min=0), rec[f"{batch}_grad_dot"], rec.text("param_names")
-    assert set(grads) == set(names)  # also without a positive every parameter has a gradient, be it 0
+    assert set(grads) == set(names)  # even without a positive every parameter has a gradient, if only 0
     total = torch.stack([g.double().square().sum() for g in grads.values()]).sum().sqrt()
     close(total, rec[f"{batch}_grad_norm_total"], rtol=4e-4)
     floor = 1e-4 * float(norms.max())  # below, only the absolute difference means anything

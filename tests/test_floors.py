@@ -1,4 +1,4 @@
-"""The house has floors: a module imports only from below, and no class of ours inherits from one of ours."""
+"""The house has floors: a module imports only from below, and none of our classes inherits from another."""
 
 import ast
 from pathlib import Path
@@ -42,7 +42,7 @@ def name_of(path):
 
 
 def imports(tree):
-    """The modules of ours that a module imports, at the top or inside a function."""
+    """Our own modules that a module imports, at the top or inside a function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"

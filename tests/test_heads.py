@@ -1,4 +1,4 @@
-"""The heads beside VarifocalNet's: how each is wired to the two losses, and that all learn.
+"""The heads other than VarifocalNet's: how each is wired to the two losses, and that all learn.
 
 Their numbers are held against the authors' in test_detector.py.
 """
@@ -118,7 +118,7 @@ def test_classification_is_wired_as_the_authors_did(kind, loss, targets):
 
 @pytest.mark.parametrize("kind, lifted", [("retinanet", False), ("reppoints", False), ("fovea", True), ("atss", True)])
 def test_a_positive_that_overlaps_nothing(kind, lifted):
-    """Where its target is lifted above 0 it is left alone; RetinaNet and RepPoints push it down like a negative."""
+    """Where its target is raised above 0 it is left alone; RetinaNet and RepPoints push it down like a negative."""
     head, out = made_up(kind, "varifocal")
     match, far = matches(kind, head, out, TRUTH), torch.tensor([3e3, 3e3, 3e3 + 9, 3e3 + 9])
     away = {

@@ -24,7 +24,7 @@ WIDE = np.arange(23) % 3 > 0  # 15 landscape, 8 portrait
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """11 images of several sizes, two objects each, but for the last: 6 landscape, 4 portrait, 1 square."""
+    """11 images of several sizes, two objects each, except for the last: 6 landscape, 4 portrait, 1 square."""
     root = tmp_path_factory.mktemp("data")
     sizes = [(48, 64)] * 3 + [(64, 48)] * 4 + [(40, 80)] * 3 + [(50, 50)]
     rng = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def test_validation_sees_every_image_once(index, world):
         for _, targets in val_loader(index, (128, 96), 2, rank, world, workers=0)
         for target in targets
     ]
-    assert sorted(target["index"] for target in seen) == list(range(11))  # also the one without objects
+    assert sorted(target["index"] for target in seen) == list(range(11))  # even the one without objects
     assert {len(target["labels"]) for target in seen} == {0, 2}
 
 

@@ -260,7 +260,7 @@ def test_a_worker_that_outlives_its_run_does_not_hold_the_folder(tmp_path):
 
 
 def test_files_of_a_run_are_whole_or_old(tmp_path, monkeypatch):
-    """A full disk while a file is rewritten leaves the one before."""
+    """A full disk while a file is rewritten leaves the old one."""
     with RunFolder(tmp_path) as folder:
         folder.write("config.json", "the old one")
         folder.log(kind="train", step=1, loss=0.5)

@@ -58,7 +58,7 @@ def test_modes(tmp_path, mode):
     if mode == "1":
         assert set(np.unique(pixels)) == {0, 255}
     else:
-        assert (pixels == grey[..., None]).all()  # the ramp stays a ramp, also with 16 bits
+        assert (pixels == grey[..., None]).all()  # the ramp stays a ramp, even with 16 bits
 
 
 def test_transparency_is_white(tmp_path):

@@ -337,7 +337,7 @@ def config_text(name, **changes):
 
 
 def theirs_with(path, recipe, meta, **beside):
-    """A checkpoint of theirs of a small model, with `meta`"""
+    """One of their checkpoints, of a small model, with `meta`"""
     state = to_mmdet(build(recipe, CLASSES).state_dict())
     torch.save({"meta": {"CLASSES": CLASSES, **meta}, "state_dict": state, **beside}, path)
     return path

@@ -22,7 +22,7 @@ def test_text_stays_text_and_nothing_is_fetched(path):
 
 
 def test_the_linter_knows_what_explorers_share():
-    """common.js stands before every explorer, in the same module: what it exports needs no import."""
+    """common.js is put in front of every explorer, in the same module: what it exports needs no import."""
     (explorers,) = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
     shared = (FOLDER / "common.js").read_text(encoding="utf-8")
     assert explorers["javascript"]["globals"] == sorted(re.findall(r"^export (?:const|function) (\w+)", shared, re.M))

@@ -230,7 +230,7 @@ def nearest(points: Tensor, to: Tensor, k: int) -> Tensor:
         k: how many.
 
     Returns:
-        (min(k, n), G) int64, the indices that ``topk`` finds among all distances, also where distances are equal.
+        (min(k, n), G) int64, the indices that ``topk`` finds among all distances, even where distances are equal.
 
     On a CPU a large level is searched by blocks of points that follow each other, and so lie close together: the
     rectangle that a block fills says how near its points can be, and only the k + 8 most promising blocks are opened.

@@ -1,4 +1,4 @@
-"""Where the built book lies, and how a test looks at one of its pages."""
+"""Where the built book is, and how a test looks at one of its pages."""
 
 import re
 from functools import cache

@@ -102,7 +102,7 @@ def test_finger(explorers):
 
 
 def test_names(explorers):
-    """Who does not see the picture hears what it is and what it shows."""
+    """Whoever cannot see the picture hears what it is and what it shows."""
     for explorer in each(explorers):
         assert explorer.get_attribute("aria-label") and explorer.locator(".ve-says[aria-live=polite]").count() >= 1
         for control in controls(explorer):

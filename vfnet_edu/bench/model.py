@@ -1,6 +1,6 @@
 """How fast is a model?  `python -m vfnet_edu.bench model [RECIPE ...]`: images per second, answering and learning.
 
-With `--profile` also where the time of a training step goes, kernel by kernel.
+With `--profile`, also where the time of a training step goes, kernel by kernel.
 """
 
 import statistics

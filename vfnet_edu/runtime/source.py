@@ -8,7 +8,7 @@ from vfnet_edu.runtime.errors import UserError
 
 
 def show(thing) -> None:
-    """Display the source of a function, class or module of ours, with its file and line.
+    """Display the source of one of our functions, classes or modules, with its file and line.
 
     In a notebook it is highlighted Python, elsewhere it is printed.
 

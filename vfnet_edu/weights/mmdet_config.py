@@ -1,4 +1,4 @@
-"""Configs of mmdetection: what their text says a checkpoint is, and whether a recipe of ours is the same.
+"""Configs of mmdetection: what their text says a checkpoint is, and whether one of our recipes is the same.
 
 Keys and shapes do not tell everything.  PAA has those of ATSS; a backbone in caffe style has those of the usual one,
 and wants different images.  The config inside a checkpoint is Python source: it is parsed and never run.
@@ -75,7 +75,7 @@ def disagreements(config: dict[str, object], recipe: Recipe) -> list[str]:
 
     Args:
         config: of :func:`read_config`; what it does not say counts as equal.
-        recipe: of ours.
+        recipe: one of ours.
 
     Returns:
         one phrase per difference, as "its head is PAAHead, not ATSSHead".

@@ -37,7 +37,7 @@ def save(path: Path | str, model: Detector, extra: dict[str, str] | None = None)
 
 
 def load_file(path: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, Detector]:
-    """A file of ours (``best.safetensors``, ``last.pt``) -> its recipe and its detector, in evaluation mode.
+    """One of our files (``best.safetensors``, ``last.pt``) -> its recipe and its detector, in evaluation mode.
 
     Raises:
         UserError: no such file, a broken file, or one that is not ours.
@@ -56,7 +56,7 @@ def load_file(path: Path | str, device: torch.device | str = "cpu") -> tuple[Rec
 
 
 def read(path: Path) -> tuple[dict, tuple[str, ...], dict[str, Tensor]]:
-    """(recipe as plain dict, classes, state dict) of a checkpoint of ours.
+    """(recipe as plain dict, classes, state dict) of one of our checkpoints.
 
     Raises:
         UserError: no such file, a broken file, or one that is not ours.

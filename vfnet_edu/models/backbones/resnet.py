@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt, each also with DCNv2.  Parameter names are torchvision's, so ImageNet weights just load."""
+"""ResNet and ResNeXt, with or without DCNv2.  Parameter names are torchvision's, so ImageNet weights just load."""
 
 from dataclasses import dataclass
 from typing import Literal

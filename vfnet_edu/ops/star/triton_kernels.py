@@ -41,7 +41,7 @@ INTERPRETED = bool(knobs.runtime.interpret)
 def pack_level(height: int, width: int, stride: int) -> int:
     """A level as one integer, to hand to a kernel: no memory to copy to the GPU, or to keep for a CUDA graph.
 
-    Triton compiles a kernel anew for integers that are 1, multiples of 16, or longer than 32 bits. This one is always
+    Triton recompiles a kernel for integers that are 1, multiples of 16, or longer than 32 bits. This one is always
     odd and long, so that one kernel serves all sizes.
     """
     return 1 << 61 | height << 41 | width << 21 | stride << 1 | 1
