@@ -16,8 +16,9 @@ def test_the_rows_of_a_head_differ_in_the_loss_alone(kind):
     focal, varifocal = losses.small(kind, "focal"), losses.small(kind, "varifocal")
     assert focal.head.loss == "focal" and varifocal.head.loss == "varifocal"
     assert set(config.difference(varifocal, focal)) <= {"name", "head.loss", "head.alpha", "head.gamma"}
-    base = config.difference(focal, recipes.vfnet_small())
-    assert {key.split(".")[0] for key in base} <= {"name", "head", "detect"}
+    base = config.difference(focal, recipes.vfnet_tiny())
+    assert {key.split(".")[0] for key in base} <= {"name", "backbone", "head", "detect", "optim"}
+    assert {key for key in base if key[:6] in ("optim.", "backbo")} == {"optim.epochs", "backbone.width"}
 
 
 def test_the_head_of_vfnet_is_that_of_vfnet_small():

@@ -38,6 +38,7 @@ class OptimConfig:
     lr: float = 0.01  # for `lr_batch` images per step; scaled linearly with the actual batch (printed)
     lr_batch: int = 16
     momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW: how much of the old mean and mean square a step keeps
     weight_decay: float = 1e-4
     bias_lr: float = 2.0  # biases outside norms and offset predictors: this times the rate ...
     bias_decay: float = 0.0  # ... and this times the decay
@@ -85,6 +86,7 @@ class Recipe:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     swa: SWAConfig = SWAConfig()
+    eval_every: int = 1  # epochs between evaluations; the last epoch is always evaluated
     backbone_weights: str = "imagenet"  # downloaded; or "none", or a file with torchvision's key names
     seed: int = 0
     published: Published = Published()

@@ -1,7 +1,7 @@
 """Focal against varifocal loss, head by head: `python -m vfnet_edu.bench losses`.
 
 Ten runs of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the
-results tables.  Backbone, neck, data and their order, optimizer, schedule and seed are those of `vfnet_small`; in a
+results tables.  Backbone, neck and images are those of `vfnet_small`; optimizer, schedule and seed are the same for all; in a
 head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` does the training.
 """
 
@@ -90,8 +90,12 @@ def main(args: list[str]) -> None:
 
 
 def small(kind: str, loss: str) -> Recipe:
-    """`vfnet_small` with another head: loss, its numbers and the suppression of duplicates from the head's own row."""
-    row, base = recipes.by_name(ROWS[kind][loss == "varifocal"]), recipes.vfnet_small()
+    """`vfnet_small` with another head: loss, its numbers and the suppression of duplicates from the head's own row.
+
+    Batches, optimizer and schedule are those that the recorded table was made with.
+    """
+    row = recipes.by_name(ROWS[kind][loss == "varifocal"])
+    base = replace(recipes.vfnet_small(), data=recipes.SHAPES, optim=recipes.SCRATCH, eval_every=1)
     shared = {name: getattr(base.head, name) for name in ("channels", "depth", "strides", "score_std")}
     head = replace(row.head, **shared | FITTED[kind])
     return replace(base, name=f"small_{kind}_{loss}", head=head, detect=row.detect)
@@ -116,11 +120,12 @@ def measure(row: tuple[str, str], options: Options) -> dict:
         recipe = replace(
             recipe,
             seed=options.seed,
+            eval_every=epochs,
             data=replace(recipe.data, augment=replace(recipe.data.augment, long_side=side, short_side=side),
                          test_scale=side, workers=0 if ranks.device.type == "cpu" else 4),
             optim=replace(recipe.optim, epochs=epochs),
         )  # fmt: skip
-        told = train.Options(recipe, paths, eval_every=epochs, resume=(folder / "last.pt").exists())
+        told = train.Options(recipe, paths, resume=(folder / "last.pt").exists())
         with RunFolder(folder, told.resume, overwrite=True) as run:
             train.train(told, recipe, ranks, run, Stop())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

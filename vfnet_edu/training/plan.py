@@ -78,10 +78,10 @@ class Plan:
     def epochs_done(self, at: Progress) -> float:
         return at.epoch + at.step_in_epoch / self.steps
 
-    def evaluates(self, at: Progress, every: int) -> bool:
-        """Whether it is time for an evaluation: after each `every` epochs, and at the end in any case."""
+    def evaluates(self, at: Progress) -> bool:
+        """Whether it is time for an evaluation: every few epochs, and at the end in any case."""
         done = self.epochs_done(at)
-        return done == self.epochs or at.step >= self.last_step or done % every == 0
+        return done == self.epochs or at.step >= self.last_step or done % self.recipe.eval_every == 0
 
     def rate(self, at: Progress) -> float:
         """The learning rate of the next step."""

@@ -28,7 +28,7 @@ from vfnet_edu.training import checkpoint
 from vfnet_edu.viz.report import write_report
 from vfnet_edu.weights import ours
 
-FREE_TO_CHANGE = ("data.workers", "optim.epochs", "data.images_per_gpu")  # a resumed run may differ in these
+FREE_TO_CHANGE = ("data.workers", "optim.epochs", "data.images_per_gpu", "eval_every")  # a resumed run may differ in these
 
 
 class RunFolder:
@@ -158,14 +158,14 @@ class RunFolder:
             return
         record = {k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()}
         append_line(self.path / "metrics.jsonl", json.dumps(record))
-        for key, value in record.items() if self.board else ():
-            if isinstance(value, float):
+        for key, value in record.items():
+            if self.board and isinstance(value, float):
                 self.board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
     def rewind(self, step: int, evaluations: int) -> None:
         """Forget what was logged after the checkpoint: it will be done, and logged, again."""
         path, kept, evals = self.path / "metrics.jsonl", [], 0
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
@@ -210,7 +210,7 @@ def check_same(folder: Path, state: dict, recipe: Recipe, classes: Sequence[str]
 def _read_json(path: Path) -> dict:
     """What a json file holds; nothing where it is missing or torn."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

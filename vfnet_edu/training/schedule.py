@@ -34,7 +34,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     groups = parameter_groups(model, config)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, config.lr, fused=fused)
+        return torch.optim.AdamW(groups, config.lr, betas=config.betas, fused=fused)
     return torch.optim.SGD(groups, config.lr, momentum=config.momentum, fused=fused)
 
 
