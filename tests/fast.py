@@ -31,6 +31,7 @@ SECONDS = """
 """
 PROCESSES = """
     book
+    test_bench_speedrun.py::test_the_command
     test_chapter_18.py::test_two_machines
     test_check.py::test_exit_code
     test_evaluate.py::test_two_processes_give_what_one_gives

@@ -25,7 +25,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "< training.run",
     "inference",
     "evaluate predict",
-    "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses",
+    "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
+    "bench.speedrun",
     "widgets.front_end < widgets.pyramid widgets.atss widgets.loss widgets.ranking widgets.star widgets.planner",
     "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 "
     "exercises.chapter_18",

@@ -28,7 +28,8 @@ TINY = (
     "--backbone.width 8 --neck.channels 32 --head.channels 32 --head.depth 1 --data.batch-size 4"
     " --data.images-per-gpu 4 --data.augment.long-side 64 64"
     " --data.augment.short-side 64 64 --data.test-scale 64 64 --data.workers 0"
-    " --optim.epochs 2 --optim.lr 1e-3 --log-every 1 --device cpu"
+    " --optim.epochs 2 --optim.lr 1e-3 --optim.lr-batch 16 --optim.precision fp32"
+    " --eval-every 1 --log-every 1 --device cpu"
 ).split()
 
 

@@ -48,7 +48,7 @@ class OptimConfig:
     epochs: int = 12
     drop_at: tuple[int, ...] = (8, 11)  # divide the rate by ten after these epochs
     clip_norm: float = 0.0  # largest gradient norm; 0: no clipping, as in every row of the tables
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # boxes and losses stay in fp32 in all three
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: bf16 where it is native; boxes stay in fp32
 
 
 @dataclass(frozen=True)

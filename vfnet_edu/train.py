@@ -90,7 +90,7 @@ def train(options: Options, base: Recipe, ranks: Ranks, run: RunFolder, stop: St
     plan = make_plan(options.recipe, learn, ranks, options.max_steps)
     learner = begin(options, learn.classes, ranks, run)
     at = learner.at
-    run.say(plan.story(ranks.device))
+    run.say(plan.story(ranks.device, learner.precision))
     run.start(learner.recipe, base, learn.classes, at.step, at.evaluations, options.tensorboard)
     facts = plan.facts() | {"training images": len(learn), "validation images": len(check) if check else 0}
     batches = iter(plan.loader(learn, at, ranks.rank))
@@ -167,7 +167,7 @@ def step(
         UserError: code DIVERGED where a loss is not finite; the weights are still those from before the step.
     """
     optim, scaler, optimizer, ranks = learner.recipe.optim, learner.scaler, learner.optimizer, learner.ranks
-    dtype = PRECISION[optim.precision]
+    dtype = PRECISION[learner.precision]
     passes, shown = [], []
     for number in range(1, plan.passes + 1):
         images, targets = meter.next(batches)
@@ -195,7 +195,7 @@ def examine(
     model: Detector, learner: Learner, plan: Plan, check: CocoIndex, run: RunFolder, stop: Stop
 ) -> tuple[Scores | None, Outcome]:
     """One evaluation by all processes together; the scores are known to the main process only."""
-    at, ranks, data, dtype = learner.at, learner.ranks, plan.recipe.data, PRECISION[plan.recipe.optim.precision]
+    at, ranks, data, dtype = learner.at, learner.ranks, plan.recipe.data, PRECISION[learner.precision]
     loader = val_loader(check, data.test_scale, plan.images_per_pass, ranks.rank, ranks.world, data.workers)
     outcome = judge(model, loader, check, ranks.device, autocast=dtype, tick=stop.poll)
     if not ranks.main:

@@ -1,8 +1,8 @@
 """Focal against varifocal loss, head by head: `python -m vfnet_edu.bench losses`.
 
 Ten runs of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the
-results tables.  Backbone, neck and images are those of `vfnet_small`; optimizer, schedule and seed are the same for all; in a
-head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` does the training.
+results tables.  Backbone, neck and images are those of `vfnet_small`; optimizer, schedule and seed are the same for
+all; in a head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` does the training.
 """
 
 import contextlib

@@ -43,6 +43,27 @@ class Ranks:
             dist.barrier()
 
 
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """What a device computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``, a key of :data:`PRECISION`.
+
+    Args:
+        wanted: one of these, or ``"auto"``: bf16 where the processor or GPU has instructions for it, else fp32.
+        device: that computes.
+
+    Raises:
+        UserError: bf16 is asked for by name, and the device would only emulate it, slower than fp32.
+    """
+    if wanted in ("fp32", "fp16"):
+        return wanted
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16")))
+    if wanted == "bf16" and not native:
+        raise UserError(f"this {device.type} has no instructions for bf16", remedy="take precision fp32, or auto")
+    return "bf16" if native else "fp32"
+
+
 def setup(device: str = "auto") -> Ranks:
     """One process, unless torchrun says otherwise; NCCL between GPUs, gloo between CPUs.
 

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from vfnet_edu.models.detector import Detector
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.config import to_dict
-from vfnet_edu.runtime.devices import Ranks
+from vfnet_edu.runtime.devices import Ranks, resolve_precision
 from vfnet_edu.training import averaging
 from vfnet_edu.training.plan import Plan, Progress
 from vfnet_edu.training.schedule import make_optimizer
@@ -28,6 +29,7 @@ class Learner:
     scaler: torch.amp.GradScaler  # of the loss in fp16; does nothing otherwise
     average: AveragedModel | None  # of the weights; None where the recipe does not average
     ranks: Ranks  # among which it learns
+    precision: str  # a key of devices.PRECISION
     at: Progress
 
     @property
@@ -36,8 +38,9 @@ class Learner:
 
     def exchanging(self, now: bool):
         """A context in which gradients are exchanged between processes, or wait for the next pass to be added up."""
-        wait = isinstance(self.taught, DistributedDataParallel) and not now
-        return self.taught.no_sync() if wait else contextlib.nullcontext()
+        if isinstance(self.taught, DistributedDataParallel) and not now:
+            return self.taught.no_sync()
+        return contextlib.nullcontext()
 
     def enter_epoch(self, plan: Plan, folder: Path) -> None:
         """Ready to learn.  The averaging starts from the best weights of the run so far, with a new optimizer."""
@@ -53,7 +56,7 @@ class Learner:
             return self.model
         if self.at.step_in_epoch == plan.steps:
             averaging.join(self.average, self.model, cycle=self.at.epoch - self.recipe.optim.epochs)
-        return self.average.module
+        return cast(Detector, self.average.module)  # torch only knows it as a module
 
     def state(self) -> dict:
         """All of it, for a checkpoint: tensors, numbers, strings and containers of them."""
@@ -82,13 +85,15 @@ class Learner:
 def make_learner(model: Detector, ranks: Ranks) -> Learner:
     """A learner at the start of its run; the model moves to the device of this process."""
     optim = model.recipe.optim
-    model = model.to(ranks.device, memory_format=torch.channels_last)
+    precision = resolve_precision(optim.precision, ranks.device)
+    model = model.to(ranks.device).to(memory_format=torch.channels_last)
     return Learner(
         model=model,
         taught=DistributedDataParallel(model) if ranks.world > 1 else model,
         optimizer=make_optimizer(model, optim),
-        scaler=torch.amp.GradScaler(ranks.device.type, enabled=optim.precision == "fp16"),
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=precision == "fp16"),
         average=averaging.make_average(model) if model.recipe.swa.epochs else None,
         ranks=ranks,
+        precision=precision,
         at=Progress(),
     )

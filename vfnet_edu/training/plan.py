@@ -102,13 +102,13 @@ class Plan:
             at.step_in_epoch * self.passes, rank, self.world, self.passes, data.workers,
         )  # fmt: skip
 
-    def story(self, device: torch.device) -> str:
+    def story(self, device: torch.device, precision: str) -> str:
         """Steps, batch and learning rate in words."""
         optim, images = self.recipe.optim, self.recipe.data.batch_size
         return (
             f"{self.epochs} epochs of {self.steps} steps of {images} images"
             f" = {self.world} process(es) x {self.images_per_pass} images x {self.passes} pass(es) on {device},"
-            f" {optim.precision}\n"
+            f" {precision}\n"
             f"learning rate {optim.lr:g} x {images}/{optim.lr_batch} images = {optim.lr * self.batch_scale:g},"
             f" after {schedule.warmup_steps(optim, self.total)} warm-up steps"
         )

@@ -28,7 +28,12 @@ from vfnet_edu.training import checkpoint
 from vfnet_edu.viz.report import write_report
 from vfnet_edu.weights import ours
 
-FREE_TO_CHANGE = ("data.workers", "optim.epochs", "data.images_per_gpu", "eval_every")  # a resumed run may differ in these
+FREE_TO_CHANGE = (
+    "data.workers",
+    "optim.epochs",
+    "data.images_per_gpu",
+    "eval_every",
+)  # a resumed run may differ in these
 
 
 class RunFolder:
