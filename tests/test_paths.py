@@ -25,9 +25,8 @@ def test_layouts(tmp_path, train, folder, val, val_folder):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).touch()
     layout = find_dataset(tmp_path)
-    assert layout.train_json == tmp_path / train and layout.train_images == tmp_path / folder
-    assert layout.val_json == (val and tmp_path / val)
-    assert layout.val_images == (val_folder and tmp_path / val_folder)
+    assert layout.train == (tmp_path / train, tmp_path / folder)
+    assert layout.val == ((tmp_path / val, tmp_path / val_folder) if val else None)
 
 
 def test_explicit_paths_win(tmp_path):
@@ -35,8 +34,8 @@ def test_explicit_paths_win(tmp_path):
     (tmp_path / "train/_annotations.coco.json").touch()
     (tmp_path / "mine.json").touch()
     layout = find_dataset(DataPaths(tmp_path, val_json=tmp_path / "mine.json", val_images=tmp_path / "train"))
-    assert layout.train_json.parent == tmp_path / "train" and layout.val_json == tmp_path / "mine.json"
-    assert find_dataset(DataPaths(train_json=tmp_path / "mine.json")).train_images == tmp_path
+    assert layout.train.json.parent == tmp_path / "train" and layout.val.json == tmp_path / "mine.json"
+    assert find_dataset(DataPaths(train_json=tmp_path / "mine.json")).train.images == tmp_path
 
 
 @pytest.mark.parametrize(

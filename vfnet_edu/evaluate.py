@@ -52,11 +52,11 @@ class Options:
 
 def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.evaluate")
-    if (options.checkpoint is None) == (options.results is None):
-        raise UserError("nothing to score", remedy="give a checkpoint, or --results FILE.json")
-    if options.results:
+    if options.results and options.checkpoint is None:
         print(coco_scores(open_data(options), options.results).table())
         return
+    if options.results or options.checkpoint is None:
+        raise UserError("nothing to score", remedy="give a checkpoint, or --results FILE.json")
     ranks = devices.setup(options.device)
     try:
         recipe, model = zoo.load(options.checkpoint, ranks.device)

@@ -4,6 +4,10 @@ Notation: z a logit, p = sigmoid(z), q the target.  All classification losses ta
 background channel) and stay finite for every finite logit, because they work on log-sigmoids and never on log(p).
 """
 
+import functools
+import operator
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,3 +66,8 @@ def giou_loss(boxes: Tensor, target: Tensor) -> Tensor:
 def smooth_l1_loss(prediction: Tensor, target: Tensor, beta: float) -> Tensor:
     """``|d|``, rounded to a parabola where ``|d| < beta``.  Any shape, element by element.  (Fast R-CNN, equation 3)"""
     return F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The scalar that a step minimises: the terms of a head's ``loss``, added in their order."""
+    return functools.reduce(operator.add, losses.values())

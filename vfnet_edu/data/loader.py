@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.images import read_image
@@ -97,7 +97,7 @@ def _by_padded_size(index: CocoIndex, scale: tuple[int, int], batch_size: int) -
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Dataset[tuple[Tensor, dict] | UserError]):
     """(epoch, row) -> (image, target), or the UserError that says why there is none: an error raised in a worker would
     reach the user as a page of traceback."""
 

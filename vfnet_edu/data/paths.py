@@ -6,7 +6,7 @@ with ``train`` and ``val``, and Roboflow's (``train/_annotations.coco.json``; ``
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vfnet_edu.data.coco_json import data_error
 
@@ -29,14 +29,19 @@ class DataPaths:
     """their image folder; by default the folder of the json"""
 
 
+class Files(NamedTuple):
+    """The files of one split; what :func:`vfnet_edu.data.coco.read_coco` reads."""
+
+    json: Path
+    images: Path  # the folder
+
+
 @dataclass(frozen=True)
 class Layout:
-    """What is there. Without a validation set ``val_json`` is None: nothing to evaluate on."""
+    """What is there."""
 
-    train_json: Path
-    train_images: Path
-    val_json: Path | None = None
-    val_images: Path | None = None
+    train: Files
+    val: Files | None = None  # nothing to evaluate on
 
 
 def find_dataset(paths: DataPaths | str | Path) -> Layout:
@@ -52,12 +57,11 @@ def find_dataset(paths: DataPaths | str | Path) -> Layout:
         looked = "annotations/instances_train.json + train/, or train/_annotations.coco.json"
         what = f"{paths.data} holds no data set of a known layout" if paths.data else "no data set is named"
         raise data_error(what, f"give a folder with {looked}, or --train-json and --train-images")
-    val = find_split(paths, "val")
-    return Layout(*train, *(val or (None, None)))
+    return Layout(train, find_split(paths, "val"))
 
 
-def find_split(paths: DataPaths, split: Literal["train", "val"]) -> tuple[Path, Path] | None:
-    """(json, image folder) of one split, or None where the data set does not have it.
+def find_split(paths: DataPaths, split: Literal["train", "val"]) -> Files | None:
+    """The files of one split, or None where the data set does not have it.
 
     Raises:
         UserError: code DATA where a folder or file is missing.
@@ -71,12 +75,12 @@ def find_split(paths: DataPaths, split: Literal["train", "val"]) -> tuple[Path, 
     if images and not Path(images).is_dir():
         raise data_error(f"there is no folder {images}", f"check --{split}-images")
     if json:
-        return Path(json), Path(images or Path(json).parent)
+        return Files(Path(json), Path(images or Path(json).parent))
     return _look_in(Path(paths.data), split, images) if paths.data else None
 
 
-def _look_in(folder: Path, split: str, images: Path | None) -> tuple[Path, Path] | None:
-    """(json, image folder) in the first of the known layouts that is there; `images` in place of the usual folder."""
+def _look_in(folder: Path, split: str, images: Path | None) -> Files | None:
+    """The files in the first of the known layouts that is there; `images` in place of the usual folder."""
     if not folder.is_dir():
         raise data_error(f"there is no folder {folder}", "check the path; a json is given with --train-json")
     places = [
@@ -95,5 +99,5 @@ def _look_in(folder: Path, split: str, images: Path | None) -> tuple[Path, Path]
         if found is None:
             what = f"{json} has no image folder beside it: looked for {', '.join(map(repr, usual))} in {folder}"
             raise data_error(what, f"name it: --{split}-images FOLDER")
-        return json, Path(found)
+        return Files(json, Path(found))
     return None

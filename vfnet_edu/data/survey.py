@@ -7,7 +7,7 @@ garbage in the middle of one often decodes, to garbage.) No file is ever changed
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -83,9 +83,9 @@ def check_dataset(
     Returns:
         the report, and for each split whose json could be read the index of the images that can be used.
     """
-    wanted = {"train": (layout.train_json, layout.train_images)}
-    if layout.val_json:
-        wanted["val"] = layout.val_json, layout.val_images
+    wanted = {"train": layout.train}
+    if layout.val:
+        wanted["val"] = layout.val
     findings, indices, looks = [], {}, {}
     for split, files in wanted.items():
         try:
@@ -192,7 +192,7 @@ def _about_objects(split: str, index: CocoIndex) -> list[Finding]:
     fate = "not learned" if split == "train" else "evaluated by COCO's rules"
     for reason, bad in index.faults.items():
         if bad.any():
-            records = tuple(_object(index, i) for i in np.flatnonzero(bad))
+            records = tuple(_object(index, i) for i in np.flatnonzero(bad).tolist())
             findings.append(Finding("warning", split, f"{_count(records, 'box', 'boxes')} {reason}: {fate}", records))
     if split == "train":
         findings += _about_training(index)
@@ -204,14 +204,14 @@ def _about_objects(split: str, index: CocoIndex) -> list[Finding]:
     # Annotation tools round: what sticks out by a pixel is not a mistake.
     out = index.valid & ((x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1))
     if out.any():
-        records = tuple(_object(index, i) for i in np.flatnonzero(out))
+        records = tuple(_object(index, i) for i in np.flatnonzero(out).tolist())
         what = f"{_count(records, 'box', 'boxes')} more than a pixel out of the image: clipped"
         findings.append(Finding("warning", split, what, records))
     keys = np.column_stack((index.rows, index.labels, index.xywh))[index.valid]
     _, first = np.unique(keys, axis=0, return_index=True)
     twice = np.setdiff1d(np.arange(len(keys)), first)
     if len(twice):
-        records = tuple(_object(index, i) for i in np.flatnonzero(index.valid)[twice])
+        records = tuple(_object(index, i) for i in np.flatnonzero(index.valid)[twice].tolist())
         what = f"{_count(records, 'object')} annotated twice (same class, same box)"
         findings.append(Finding("warning", split, what, records))
     if len(set(index.classes)) < len(index.classes):
@@ -262,7 +262,7 @@ def _object(index: CocoIndex, i: int) -> str:
     return f"annotation id {index.annotation_ids[i]}: [{box}] in {index.file_names[row]} ({size})"
 
 
-def _count(items: Iterable, one: str, many: str = "") -> str:
+def _count(items: Sized, one: str, many: str = "") -> str:
     return f"{len(items)} {one if len(items) == 1 else many or one + 's'}"
 
 
@@ -284,7 +284,7 @@ def _statistics(index: CocoIndex) -> Split:
     per_image = np.bincount(rows, minlength=len(index))
     some = per_image[per_image > 0] if len(rows) else np.zeros(1)
     by_area = np.argsort(index.heights * index.widths, kind="stable")
-    places = {"smallest": 0, "median": len(index) // 2, "largest": -1}
+    places = {"smallest": by_area[0], "median": by_area[len(index) // 2], "largest": by_area[-1]}
     coco = np.digitize(areas, (32**2, 96**2), right=True)
     return Split(
         json=str(index.json_path),
@@ -292,7 +292,7 @@ def _statistics(index: CocoIndex) -> Split:
         images_without_objects=int((per_image == 0).sum()),
         objects=int(these.sum()),
         crowds=int((index.valid & index.crowd).sum()),
-        image_sizes={what: index.size(by_area[place])[::-1] for what, place in places.items()},
+        image_sizes={what: (int(index.widths[row]), int(index.heights[row])) for what, row in places.items()},
         per_image={"mean": float(some.mean()), "median": float(np.median(some)), "most": int(some.max())},
         per_class={name: (int(o), int(i)) for name, o, i in zip(index.classes, objects, images, strict=True)},
         coco_sizes={name: int((coco == i).sum()) for i, name in enumerate(("small", "medium", "large"))},

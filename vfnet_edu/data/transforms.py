@@ -45,13 +45,16 @@ def resized_size(height: int, width: int, scale: tuple[int, int]) -> tuple[int, 
     return max(int(height * ratio + 0.5), 1), max(int(width * ratio + 0.5), 1)
 
 
-def resize(image: np.ndarray, boxes: np.ndarray, scale: tuple[int, int]):
+def resize(
+    image: np.ndarray, boxes: np.ndarray, scale: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Fit an image into `scale`, keeping its aspect ratio; bilinear on uint8, without smoothing, as the authors do.
 
     Returns:
         image, boxes (scaled, then clipped to the image), and the factors (sx, sy): sides are rounded, so they differ.
     """
-    (h, w), (new_h, new_w) = image.shape[:2], resized_size(*image.shape[:2], scale)
+    h, w = image.shape[:2]
+    new_h, new_w = resized_size(h, w, scale)
     if (new_h, new_w) != (h, w):
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     factors = new_w / w, new_h / h
@@ -71,7 +74,9 @@ def flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cv2.flip(image, 1), boxes
 
 
-def random_crop(rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, least: Sequence[float]):
+def random_crop(
+    rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, least: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A window at a random place, its sides drawn from `least` .. 1 of the image's.
 
     Returns:
@@ -82,7 +87,7 @@ def random_crop(rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, 
     new_h, new_w = int(h * part[0] + 0.5), int(w * part[1] + 0.5)
     y, x = int(rng.integers(h - new_h + 1)), int(rng.integers(w - new_w + 1))
     boxes = clip(boxes - np.array([x, y, x, y], np.float32), new_h, new_w)
-    return image[y : y + new_h, x : x + new_w], boxes, (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return image[y : y + new_h, x : x + new_w], boxes, np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def cutout(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -95,7 +100,9 @@ def cutout(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image
 
 
-def augment(config: AugmentConfig, rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray):
+def augment(
+    config: AugmentConfig, rng: np.random.Generator, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
     """One training image: crop, resize, cut out, flip.
 
     Args:
@@ -112,8 +119,8 @@ def augment(config: AugmentConfig, rng: np.random.Generator, image: np.ndarray, 
             image, boxes, labels = window, moved[left], labels[left]
             break
     # Long and short side are drawn independently: the picture keeps its aspect ratio, so one of the two decides.
-    scale = tuple(int(rng.integers(low, high + 1)) for low, high in (config.long_side, config.short_side))
-    image, boxes, factors = resize(image, boxes, scale)
+    long, short = (int(rng.integers(low, high + 1)) for low, high in (config.long_side, config.short_side))
+    image, boxes, factors = resize(image, boxes, (long, short))
     if rng.random() < config.cutout:
         image = cutout(rng, image)
     if rng.random() < config.flip:

@@ -25,7 +25,7 @@ def judge(
     *,
     losses: bool = True,
     autocast: torch.dtype | None = None,
-    tick: Callable[[int], None] | None = None,
+    tick: Callable[[int], object] | None = None,
 ) -> Outcome:
     """Detections, validation losses and calibration pairs of a data set from one forward pass per batch.
 

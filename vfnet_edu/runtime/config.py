@@ -77,7 +77,7 @@ def _options(hint) -> tuple:
 
 def _read(hint, value, path: str):
     for option in _options(hint):
-        if dataclasses.is_dataclass(option):
+        if isinstance(option, type) and dataclasses.is_dataclass(option):
             if isinstance(value, dict) and value.get(KIND) == option.__name__:
                 return from_dict(option, value, path + ".")
             continue
@@ -88,7 +88,7 @@ def _read(hint, value, path: str):
             item = args[:1] * len(value) if args[-1] is Ellipsis else args
             if len(item) == len(value):
                 return tuple(_read(h, v, f"{path}[{i}]") for i, (h, v) in enumerate(zip(item, value, strict=True)))
-        if option is float and type(value) in (int, float):
+        if option is float and (type(value) is int or type(value) is float):
             return float(value)
         if option is type(None) and value is None:
             return None

@@ -18,7 +18,7 @@ def show(thing) -> None:
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
         lines, first = inspect.getsourcelines(thing)
-        path = Path(inspect.getsourcefile(thing))
+        path = Path(inspect.getsourcefile(thing) or inspect.getfile(thing))
     except (TypeError, OSError) as error:
         raise UserError(
             f"no Python source for {thing!r:.80}", remedy="give a function, a class or a module, not what it returns"

@@ -186,11 +186,11 @@ def _photo(index: CocoIndex, row: int) -> str:
 
 def _jpeg(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> bytes:
     """(h, w, 3) with its boxes (G, 4) xyxy, fitted into a square of `PHOTO` pixels."""
-    old = image.shape[:2]
-    height, width = resized_size(*old, (PHOTO, PHOTO))
+    h, w = image.shape[:2]
+    height, width = resized_size(h, w, (PHOTO, PHOTO))
     picture = Image.fromarray(image).resize((width, height))
     draw = ImageDraw.Draw(picture)
-    boxes = clip(boxes * np.array([width / old[1], height / old[0]] * 2, np.float32), height, width)
+    boxes = clip(boxes * np.array([width / w, height / h] * 2, np.float32), height, width)
     for (left, top, right, bottom), label in zip(boxes.tolist(), labels.tolist(), strict=True):
         draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=4)  # visible on any ground
         draw.rectangle((left, top, right, bottom), outline=colour(label), width=3)

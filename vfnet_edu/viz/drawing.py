@@ -24,7 +24,8 @@ TONES = (0.0, 0.45, -0.4)  # more classes than colours: the same ones, paler, th
 def colour(label: int) -> str:
     """Colour of a class, 21 different ones; the class's name is always written beside it."""
     tone, rgb = TONES[label // len(OKABE_ITO) % len(TONES)], np.array(to_rgb(OKABE_ITO[label % len(OKABE_ITO)]))
-    return to_hex(rgb + (1 - rgb) * tone if tone > 0 else rgb * (1 + tone))
+    red, green, blue = (rgb + (1 - rgb) * tone if tone > 0 else rgb * (1 + tone)).tolist()
+    return to_hex((red, green, blue))
 
 
 def plain(text: str) -> str:
@@ -73,7 +74,8 @@ def compare(
     figure = Figure(figsize=(7.6, 3.7 * sum(shares) + 0.3), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=shares)
     for row, image in zip(axes, images, strict=True):
-        _canvas(image, row[0]), _canvas(image, row[1])
+        for ax in row:
+            _canvas(image, ax)
     axes[0, 0].set_title("annotated", loc="left", fontsize=10)
     axes[0, 1].set_title(f"predicted, score ≥ {min_score:g}", loc="left", fontsize=10)
     figure.draw_without_rendering()  # labels are sized in points: settle the layout first
@@ -90,7 +92,8 @@ def render(
     array = as_pixels(image)
     h, w = (side * zoom for side in array.shape[:2])
     dpi = 100
-    figure = Figure(figsize=(w / dpi, h / dpi), dpi=dpi, layout="none")  # whatever style is in use: pixel for pixel
+    figure = Figure(figsize=(w / dpi, h / dpi), dpi=dpi)
+    figure.set_layout_engine("none")  # whatever style is in use: pixel for pixel
     canvas = FigureCanvasAgg(figure)
     pixels = min(max(0.022 * math.sqrt(h * w), 11), 36)
     draw(detections, array, classes, figure.add_axes((0, 0, 1, 1)), min_score, fontsize=pixels * 72 / dpi)

@@ -73,7 +73,7 @@ def pr_curves(scores: Scores, ax: Axes | None = None) -> Axes:
     """Precision over recall: the mean over classes at IoU .50 and .75, each class faintly behind it."""
     ax = _axes(ax)
     recall = np.linspace(0, 100, 101)
-    for label in np.flatnonzero(scores.objects > 0):
+    for label in np.flatnonzero(scores.objects > 0).tolist():
         ax.plot(recall, 100 * scores.pr_curve(0.5, label), color=FAINT, lw=0.8, zorder=1)
     for overlap, colour, line, name in ((0.5, GREEN, "-", "AP50"), (0.75, ORANGE, "--", "AP75")):
         if scores.numbers[name] >= 0:
@@ -96,7 +96,7 @@ def class_bars(scores: Scores, ax: Axes | None = None, most: int = 20) -> Axes:
     values = 100 * scores.per_class[shown, 0]
     rows = np.arange(len(shown))
     ax.barh(rows, values, color=BLUE, height=0.7)
-    for row, value in zip(rows, values, strict=True):
+    for row, value in enumerate(values.tolist()):
         ax.text(value, row, f" {value:.1f}", va="center", size=8, color=INK)
     ax.set_yticks(rows, [f"{_short(scores.classes[k])} ({scores.objects[k]})" for k in shown])
     ax.set_ylim(len(shown) - 0.4, -0.6)
@@ -170,7 +170,8 @@ def _kind(records: Sequence[dict], kind: str) -> list[dict]:
 def _series(records: Sequence[dict], name: str, x: str = "step") -> tuple[np.ndarray, np.ndarray]:
     """Where it was logged and what: (n,), (n,)."""
     points = [(record[x], record[name]) for record in records if record.get(name) is not None]
-    return tuple(np.array(points, float).reshape(-1, 2).T)
+    where, what = np.array(points, float).reshape(-1, 2).T
+    return where, what
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:

@@ -17,12 +17,13 @@ import io
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from vfnet_edu.boxes import xywh_to_xyxy
 from vfnet_edu.data.coco import CocoIndex
@@ -65,7 +66,7 @@ def write_report(
     """
     folder = Path(folder)
     records = read_metrics(folder / "metrics.jsonl")
-    pictures: dict[str, Callable[[], Figure]] = {}
+    pictures: dict[str, Callable[[], Figure | SubFigure]] = {}
     if records:
         pictures["loss.png"] = lambda: plots.loss_curves(records).figure
         pictures["lr.png"] = lambda: plots.learning_rate(records).figure
@@ -77,7 +78,7 @@ def write_report(
         pictures["iacs_iou.png"] = lambda: plots.score_and_iou(outcome.calibration).figure
         if index is not None and len(index.labels):
             pictures["predictions.png"] = lambda: compare(*examples(index, outcome.results), index.classes)
-    writers = {name: lambda draw=draw: _png(draw()) for name, draw in pictures.items()}
+    writers: dict[str, Callable[[], bytes]] = {name: partial(_png, draw) for name, draw in pictures.items()}
     new = (scores.record() if scores else {}) | (outcome.record() if outcome else {})
     writers["index.html"] = lambda: _page(folder, records, new, facts or {}).encode()
     failed = {}
@@ -94,7 +95,7 @@ def write_report(
 def read_metrics(path: str | Path) -> list[dict]:
     """The lines of a metrics.jsonl; of two for one step (after a resume) the later; a line cut short is left out."""
     records = {}
-    lines = Path(path).read_text(errors="replace").splitlines() if Path(path).exists() else []
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if Path(path).exists() else []
     for line in lines:
         try:
             record = json.loads(line)
@@ -127,9 +128,9 @@ def examples(index: CocoIndex, results: list[dict], count: int = 4) -> tuple[lis
     return images, targets, found
 
 
-def _png(figure: Figure) -> bytes:
+def _png(draw: Callable[[], Figure | SubFigure]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    draw().figure.savefig(buffer, format="png", dpi=150, facecolor="white")  # the figure that it is, or is part of
     return buffer.getvalue()
 
 
@@ -151,7 +152,7 @@ def _page(folder: Path, records: list[dict], new: dict, facts: dict) -> str:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _headline(train: list[dict], evals: list[dict]) -> dict[str, str]:
