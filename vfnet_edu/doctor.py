@@ -98,6 +98,7 @@ def self_test(torch) -> str:
     from dataclasses import replace
 
     from vfnet_edu import recipes
+    from vfnet_edu.losses import total
     from vfnet_edu.models.detector import build
     from vfnet_edu.ops.star.operator import choose_engine, star_conv2d
 
@@ -107,7 +108,7 @@ def self_test(torch) -> str:
     model = build(replace(recipes.by_name("vfnet_small"), seed=0), ("a", "b")).to(device)
     images = [torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8) for _ in range(2)]
     target = {"boxes": torch.tensor([[20.0, 20.0, 90.0, 70.0]]), "labels": torch.tensor([1])}
-    loss = sum(model(images, [target, target]).values())
+    loss = total(model(images, [target, target]))
     loss.backward()
     with torch.no_grad():
         model.eval()(images)

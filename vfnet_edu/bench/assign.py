@@ -65,7 +65,8 @@ def measure(anchors: Tensor, level_sizes: list[int], boxes: Tensor, repeats: int
         "ours": lambda: atss(anchors, level_sizes, boxes),
         "naive": lambda: naive_atss(anchors, level_sizes, boxes),
     }
-    row, times = {"boxes": len(boxes)}, {name: [] for name in steps}
+    row: dict[str, float] = {"boxes": len(boxes)}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
         row[f"{name}_mb"], _ = peak_memory(step, anchors.device)
     for _ in range(repeats):

@@ -14,7 +14,7 @@ import torchvision
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from vfnet_edu import recipes
+from vfnet_edu import losses, recipes
 from vfnet_edu.models.detector import build
 from vfnet_edu.ops.star.operator import choose_engine
 from vfnet_edu.runtime.devices import PRECISION
@@ -82,7 +82,7 @@ def make_step(model, options: Options, device: torch.device, teach: bool) -> Cal
         with torch.autocast(device.type, dtype, enabled=dtype is not None), torch.set_grad_enabled(teach):
             result = model(images, targets if teach else None)
         if teach:
-            sum(result.values()).backward()
+            losses.total(result).backward()
             model.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

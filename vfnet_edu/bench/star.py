@@ -11,6 +11,7 @@ six bf16 products, may exceed it. Memory is the peak of a step beyond what was h
 it that is freed by the end, when only the results remain.
 """
 
+import importlib
 import importlib.util
 import itertools
 import json
@@ -23,7 +24,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,10 @@ class Case:
     def flop(self) -> int:
         """Floating-point operations of the forward product; the backward pass has twice as many."""
         return sum(2 * 9 * x.numel() * len(self.weight) for x in self.xs)
+
+
+# a function of (features, boxes or offsets, weight) to maps, with its inputs as it wants them
+Contender = tuple[Callable[..., list[Tensor]], Case, list[Tensor]]
 
 
 def main(args: list[str]) -> None:
@@ -142,8 +147,8 @@ def pick(case: Case, level: int) -> Case:
     return Case([case.xs[level]], [case.ltrbs[level]], case.weight, (case.strides[level],))
 
 
-def contenders(case: Case, device: torch.device, precision: str) -> dict[str, tuple]:
-    """What to measure: functions of (features, boxes or offsets, weight) to maps, with inputs as they want them."""
+def contenders(case: Case, device: torch.device, precision: str) -> dict[str, Contender]:
+    """What to measure, by name."""
     offsets = [star_offsets(ltrb, stride) for ltrb, stride in zip(case.ltrbs, case.strides, strict=True)]
     half = [o.to(case.weight.dtype) for o in offsets]
     autocast = torch.autocast(device.type, DTYPES[precision]) if precision == "bf16" else nullcontext()
@@ -153,7 +158,7 @@ def contenders(case: Case, device: torch.device, precision: str) -> dict[str, tu
 
     def torchvision_(xs, offsets, weight):
         with autocast:  # torchvision has no bfloat16: autocast takes it through float32
-            return [deform_conv2d(x, o, weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
+            return [deform_conv2d(x, o, weight, padding=(1, 1)) for x, o in zip(xs, offsets, strict=True)]
 
     def engine(name):
         def run(xs, ltrbs, weight):
@@ -165,15 +170,14 @@ def contenders(case: Case, device: torch.device, precision: str) -> dict[str, tu
         pair = star_conv2d_pyramid([(xs, weight), (xs, weight)], ltrbs, case.strides)
         return pair[0] + pair[1]
 
-    found = {"plain 3x3 convolution": (plain, case, case.ltrbs)}
+    found: dict[str, Contender] = {"plain 3x3 convolution": (plain, case, case.ltrbs)}
     if device.type == "cuda" or precision == "fp32":
         rows = replace(case, xs=[x.contiguous() for x in case.xs], weight=case.weight.contiguous())
         found["torchvision"] = torchvision_, rows, (offsets if precision == "bf16" else half)
     if device.type == "cuda" and importlib.util.find_spec("deformops"):
 
         def deformops(xs, offsets, weight):
-            from deformops.registry import conv
-
+            conv = importlib.import_module("deformops.registry").conv
             return [conv(x.permute(0, 2, 3, 1), o, weight, padding=1) for x, o in zip(xs, offsets, strict=True)]
 
         native = [o.permute(0, 2, 3, 1).unflatten(3, (1, 9, 2)).contiguous() for o in half]
@@ -191,7 +195,7 @@ def measure_all(case: Case, device: torch.device, precision: str, repeats: int, 
     table = []
     for name, (function, inputs, where) in contenders(case, device, precision).items():
         work = case.flop * (2 if "two branches" in name else 1)
-        row = {"name": name}
+        row: dict[str, Any] = {"name": name}
         try:
             for part, backward in ("forward", False), ("both", True):
                 found = measure(function, inputs, where, device, repeats, backward)
@@ -225,9 +229,10 @@ def measure(function, case: Case, where: list[Tensor], device, repeats: int, bac
             return out, torch.autograd.grad(out, [*xs, *where, weight], upstream, allow_unused=True)
 
     step()  # compile, tune, fill caches
-    found = dict(zip(("mb", "scratch_mb"), peak_memory(step, device), strict=True))
-    found["eager_ms"] = timed(step, device, repeats)
-    return found | {"ms": timed(step, device, repeats, ahead=True) if device.type == "cuda" else found["eager_ms"]}
+    peak, scratch = peak_memory(step, device)
+    eager = timed(step, device, repeats)
+    queued = timed(step, device, repeats, ahead=True) if device.type == "cuda" else eager
+    return {"mb": peak, "scratch_mb": scratch, "eager_ms": eager, "ms": queued}
 
 
 def timed(step: Callable, device: torch.device, repeats: int, ahead: bool = False) -> float:
@@ -284,8 +289,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product."""
     n = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    a @ b
-    return 2 * n**3 / timed(lambda: a @ b, device, 10) * 1e3
+    torch.mm(a, b)  # the first call chooses and loads a kernel
+    return 2 * n**3 / timed(lambda: torch.mm(a, b), device, 10) * 1e3
 
 
 def print_table(table: list[dict], gpu: bool) -> None:

@@ -22,7 +22,8 @@ from vfnet_edu.ops.star import triton_kernels
 from vfnet_edu.ops.star.triton_kernels import TILES, Tile, TritonError, choose_tile
 from vfnet_edu.runtime.errors import UserError
 
-CANDIDATES = {  # per kernel, the same for all products; what does not fit is reported as such
+Kernel = Literal["forward", "backward_input", "backward_weight"]
+CANDIDATES: dict[Kernel, tuple[Tile, ...]] = {  # the same for all products; what does not fit is reported as such
     "forward": (
         Tile(64, 256, 32, 2), Tile(64, 256, 32, 3), Tile(64, 256, 32, 4), Tile(64, 256, 64, 2), Tile(64, 256, 16, 3),
         Tile(64, 256, 16, 4), Tile(64, 256, 32, 2, 8, 128), Tile(64, 256, 32, 3, 8, 128), Tile(128, 256, 32, 3),
@@ -43,7 +44,7 @@ CANDIDATES = {  # per kernel, the same for all products; what does not fit is re
 @dataclass(frozen=True)
 class Options:
     precisions: tuple[Precision, ...] = ("bf16",)
-    kernels: tuple[Literal["forward", "backward_input", "backward_weight"], ...] = tuple(CANDIDATES)
+    kernels: tuple[Kernel, ...] = tuple(CANDIDATES)
     batch: int = 8
     size: tuple[int, int] = (800, 1344)
     """height and width of the image, multiples of 32"""
@@ -78,7 +79,7 @@ def main(args: list[str]) -> None:
         options.json.write_text(json.dumps(header | {"rows": rows}, indent=1), encoding="utf-8")
 
 
-def try_tiles(kernel: str, product: str, case: Case, device, repeats: int) -> list[tuple[float, Tile]]:
+def try_tiles(kernel: Kernel, product: str, case: Case, device, repeats: int) -> list[tuple[float, Tile]]:
     """Milliseconds of every tile that works, the fastest first; a backward kernel is timed with the work around it."""
     saved, found = TILES[kernel, product], []
     now = choose_tile(kernel, product, torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0))

@@ -94,7 +94,7 @@ def _load(entry: Path, stamp: str) -> Columns | None:
 
 def _save(entry: Path, stamp: str, columns: Columns) -> None:
     """All text goes into one array, as json: arrays of Python objects would need pickle."""
-    arrays = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+    arrays: dict[str, Any] = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
     text = {name: column for name, column in columns.items() if name not in arrays}
     file = io.BytesIO()
     packed = np.frombuffer(json.dumps({"stamp": stamp, "arrays": list(arrays)} | text).encode(), np.uint8)

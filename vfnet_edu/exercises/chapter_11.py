@@ -50,7 +50,7 @@ offsets = Exercise(
     mistakes=[
         (_swapped, "Every pair is the wrong way round: a deformable convolution wants dy first, then dx."),
         (
-            lambda *box: _offsets(*box[:4], 1),
+            lambda l, t, r, b, stride: _offsets(l, t, r, b, 1),
             "These are pixels. The taps move on the feature map: divide by the stride.",
         ),
         (
@@ -76,11 +76,11 @@ offsets = Exercise(
             "Rows and columns are swapped: top and bottom move taps along y, left and right along x.",
         ),
         (
-            lambda *box: _offsets(*[side // box[4] * box[4] for side in box[:4]], box[4]),
+            lambda l, t, r, b, stride: _offsets(l // stride, t // stride, r // stride, b // stride, 1),
             "You round to whole cells. Keep the fraction: the convolution interpolates between cells.",
         ),
         (
-            lambda *box: [value / box[4] for value in _offsets(*box[:4], 1)],
+            lambda l, t, r, b, stride: [value / stride for value in _offsets(l, t, r, b, 1)],
             "You take a grid of cells away from pixels. Divide the distances by the stride first.",
         ),
         (

@@ -239,7 +239,8 @@ def class_names(named: tuple[str, ...] | None, state: dict[str, Tensor]) -> tupl
 def _comparable(name: str, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(state of the recipe, on no device; `state` without the counters that some tools leave out)"""
     mine = _blueprint(name, class_names(None, state))
-    return tuple({k: v for k, v in s.items() if not k.endswith("num_batches_tracked")} for s in (mine, state))
+    mine, theirs = ({k: v for k, v in s.items() if not k.endswith("num_batches_tracked")} for s in (mine, state))
+    return mine, theirs
 
 
 @functools.lru_cache

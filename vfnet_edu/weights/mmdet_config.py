@@ -112,14 +112,14 @@ def _normalisations(config: dict) -> set[str]:
 
 def _normalisation(step: dict) -> str:
     """How a step of a pipeline (2.x) or a preprocessor (3.x) normalises images; "" where it does not."""
-    mean, std = step.get("mean"), step.get("std")
-    for values in (mean, std):
+    rounded = []
+    for values in (step.get("mean"), step.get("std")):
         if not (isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)):
             return ""
+        rounded.append([round(float(v), 3) for v in values])
     reads_rgb = not _kind(step).endswith("DataPreprocessor")  # where neither version says: what it does by default
     order = "RGB" if step.get("bgr_to_rgb", step.get("to_rgb", reads_rgb)) else "BGR"
-    mean, std = ([round(float(v), 3) for v in values] for values in (mean, std))
-    return f"{order}, mean {mean}, std {std}"
+    return f"{order}, mean {rounded[0]}, std {rounded[1]}"
 
 
 def _dicts(config: dict) -> Iterator[dict]:
