@@ -1,13 +1,16 @@
 """`import vfnet_edu as vf`: every public name is there, and nothing heavy is imported before it is used."""
 
+import ast
 import pkgutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
 import vfnet_edu as vf
+from vfnet_edu import widgets
 from vfnet_edu.__main__ import VERBS, dispatch
 from vfnet_edu.doctor import import_pair, old_packages
 from vfnet_edu.doctor import main as doctor
@@ -17,6 +20,14 @@ from vfnet_edu.runtime.errors import Exit, UserError
 @pytest.mark.parametrize("name", vf.__all__)
 def test_names(name):
     assert getattr(vf, name) is not None
+
+
+@pytest.mark.parametrize("door", [vf, widgets], ids=lambda door: door.__name__)
+def test_a_type_checker_sees_the_same_names(door):
+    body = ast.parse(Path(door.__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    seen = {a.asname: node.module for node in body if isinstance(node, ast.ImportFrom) for a in node.names}
+    homes = {name: f"{door.__name__}.{module}" for name, module in door._HOME.items()}
+    assert seen == homes | dict.fromkeys(getattr(door, "_MODULES", ()), "vfnet_edu")
 
 
 def test_one_word_one_meaning():

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Device = torch.device | str | None  # None: torch's default
 
-def grid_points(size: tuple[int, int], stride: int, offset: float = 0.0, device=None) -> Tensor:
+
+def grid_points(size: tuple[int, int], stride: int, offset: float = 0.0, device: Device = None) -> Tensor:
     """Image coordinates of every cell of a map of `size` = (H, W).  -> (H*W, 2) as (x, y) pixels, row by row
 
     `offset` in cells: 0 is the corner of the cell (VFNet, ATSS, RetinaNet, RepPoints: released weights were trained
@@ -37,7 +39,7 @@ def grid_anchors(points: Tensor, base: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ all levels of a pyramid, one after the other
 def pyramid_points(
-    shapes: Sequence[tuple[int, int]], strides: Sequence[int], offset: float = 0.0, device=None
+    shapes: Sequence[tuple[int, int]], strides: Sequence[int], offset: float = 0.0, device: Device = None
 ) -> Tensor:
     """:func:`grid_points` of every level, whose map has the shape (H, W).  -> (P, 2), P = sum of H*W"""
     return torch.cat([grid_points(hw, s, offset, device) for hw, s in zip(shapes, strides, strict=True)])
@@ -48,7 +50,7 @@ def pyramid_anchors(
     strides: Sequence[int],
     sides: tuple[float, ...],
     ratios: tuple[float, ...] = (1.0,),
-    device=None,
+    device: Device = None,
 ) -> Tensor:
     """:func:`grid_anchors` of every level; `sides` are in strides, so coarse levels hold large anchors.  -> (P*A, 4)"""
     return torch.cat(
@@ -59,13 +61,13 @@ def pyramid_anchors(
     )
 
 
-def per_point(values: Sequence[float], shapes: Sequence[tuple[int, int]], device=None) -> Tensor:
+def per_point(values: Sequence[float], shapes: Sequence[tuple[int, int]], device: Device = None) -> Tensor:
     """A number of each level, repeated for all its points.  -> (P,)"""
     return torch.cat([torch.full((h * w,), float(v), device=device) for v, (h, w) in zip(values, shapes, strict=True)])
 
 
 # ------------------------------------------------------------------ padding
-def valid_cells(size: tuple[int, int], stride: int, padded: tuple[int, int], device=None) -> Tensor:
+def valid_cells(size: tuple[int, int], stride: int, padded: tuple[int, int], device: Device = None) -> Tensor:
     """Cells of a map of `size` = (H, W) that hold image, not batch padding.  -> (H*W,) bool
 
     `padded` is the (height, width) of the image after its own padding to a multiple of 32, which the authors' pipeline

@@ -157,7 +157,7 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else -1.0
 
 
-def _referee(truth, found, limits, engine) -> tuple[np.ndarray, np.ndarray]:
+def _referee(truth: CocoIndex, found: "_Found", limits: list[int], engine: str) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, K, A, M) and recall (T, K, A, M) from pycocotools or faster-coco-eval.
 
     Images and categories go by their place in sorted order, annotations get fresh ids from 1: the referee takes an id 0

@@ -8,16 +8,26 @@ from vfnet_edu.runtime.errors import UserError
 KIND = "kind"  # the key under which the name of a dataclass is written
 
 
-def flatten(config, prefix: str = "") -> dict[str, object]:
+@typing.runtime_checkable
+class Dataclass(typing.Protocol):
+    """What every dataclass has."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field]]
+
+
+Config = typing.TypeVar("Config", bound=Dataclass)
+
+
+def flatten(config: Dataclass, prefix: str = "") -> dict[str, object]:
     """{"data.batch_size": 16, ...}: every leaf of a tree of dataclasses, in reading order."""
     leaves = {}
     for f in dataclasses.fields(config):
         value, key = getattr(config, f.name), prefix + f.name
-        leaves |= flatten(value, key + ".") if dataclasses.is_dataclass(value) else {key: value}
+        leaves |= flatten(value, key + ".") if isinstance(value, Dataclass) else {key: value}
     return leaves
 
 
-def to_text(config, base=None) -> str:
+def to_text(config: Dataclass, base: Dataclass | None = None) -> str:
     """One `key = value` per line; a star marks what differs from `base`."""
     new, old = flatten(config), flatten(base) if base is not None else {}
     width = max(map(len, new))
@@ -28,22 +38,22 @@ def to_text(config, base=None) -> str:
     return "\n".join(lines)
 
 
-def difference(new, old) -> dict[str, tuple[object, object]]:
+def difference(new: Dataclass, old: Dataclass) -> dict[str, tuple[object, object]]:
     """Leaves that differ: {"optim.lr": (old, new)}."""
     a, b = flatten(old), flatten(new)
     return {k: (a.get(k), b.get(k)) for k in (a | b) if a.get(k) != b.get(k)}
 
 
-def to_dict(config) -> dict:
+def to_dict(config: Dataclass) -> dict:
     """Plain dicts, lists, numbers and strings (json, `weights_only` checkpoints); dataclasses carry their name."""
     plain = {KIND: type(config).__name__}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        plain[f.name] = to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        plain[f.name] = to_dict(value) if isinstance(value, Dataclass) else _plain(value)
     return plain
 
 
-def from_dict(cls: type, plain: dict, path: str = ""):
+def from_dict(cls: type[Config], plain: dict, path: str = "") -> Config:
     """The inverse of :func:`to_dict`.
 
     Raises:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
-from vfnet_edu.data.images import as_pixels
+from vfnet_edu.data.images import Picture, as_pixels
 from vfnet_edu.postprocess import Detections
 
 # Okabe & Ito, "Color Universal Design" (2008): distinguishable with every common kind of colour blindness
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
 
 def draw(
     detections: Detections,
-    image,
+    image: Picture,
     classes: Sequence[str] | None = None,
     ax: Axes | None = None,
     min_score: float = 0.3,
@@ -55,14 +55,14 @@ def draw(
 
 
 def draw_targets(
-    target: dict, image, classes: Sequence[str] | None = None, ax: Axes | None = None, fontsize: float = 8
+    target: dict, image: Picture, classes: Sequence[str] | None = None, ax: Axes | None = None, fontsize: float = 8
 ) -> Axes:
     """Annotated objects on their image: {"boxes": (G, 4) xyxy, "labels": (G,)}.  Arguments as in :func:`draw`."""
     return _boxes(_canvas(image, ax), *_objects(target, classes), fontsize)
 
 
 def compare(
-    images: Sequence,
+    images: Sequence[Picture],
     targets: Sequence[dict],
     found: Sequence[Detections],
     classes: Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def compare(
 
 
 def render(
-    image, detections: Detections, classes: Sequence[str] | None = None, min_score: float = 0.3, zoom: int = 1
+    image: Picture, detections: Detections, classes: Sequence[str] | None = None, min_score: float = 0.3, zoom: int = 1
 ) -> np.ndarray:
     """Detections drawn into the pixels of an image, enlarged by a whole factor.  -> (h * zoom, w * zoom, 3) uint8"""
     array = as_pixels(image)
@@ -117,7 +117,7 @@ def _name(classes: Sequence[str] | None, label: int) -> str:
     return str(classes[label]) if classes else str(label)
 
 
-def _canvas(image, ax: Axes | None) -> Axes:
+def _canvas(image: Picture, ax: Axes | None) -> Axes:
     """The image itself: pixel k covers [k, k + 1], as box coordinates have it."""
     array = as_pixels(image)
     h, w = array.shape[:2]

@@ -16,7 +16,7 @@ metrics.jsonl, the diary of a run, has one json object per line, of two kinds.  
 import io
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -51,7 +51,7 @@ def write_report(
     scores: Scores | None = None,
     outcome: Outcome | None = None,
     index: CocoIndex | None = None,
-    facts: dict[str, object] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write the pictures that the run folder and the arguments allow, and ``index.html`` with all that are there.
 
@@ -135,7 +135,7 @@ def _png(draw: Callable[[], Figure | SubFigure]) -> bytes:
 
 
 # ------------------------------------------------------------------ the page
-def _page(folder: Path, records: list[dict], new: dict, facts: dict) -> str:
+def _page(folder: Path, records: list[dict], new: dict, facts: Mapping[str, object]) -> str:
     train, evals = ([record for record in records if record["kind"] == kind] for kind in ("train", "eval"))
     if "AP" in new:  # the last line of the diary says the same, unless this evaluation was made outside of a run
         evals = [*evals[:-1], {**(evals[-1] if evals else {}), **new}]

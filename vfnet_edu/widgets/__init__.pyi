@@ -1,0 +1,8 @@
+"""What `__init__.py` imports when it is first used, for those who do not run it: editors and type checkers."""
+
+from vfnet_edu.widgets.atss import AtssExplorer as AtssExplorer
+from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
+from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner
+from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
+from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
+from vfnet_edu.widgets.star import StarExplorer as StarExplorer
