@@ -5,7 +5,7 @@ import torch
 from recorded import Recording, close
 
 from vfnet_edu.boxes import iou
-from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, smooth_l1_loss, varifocal_loss
+from vfnet_edu.losses import focal_loss, giou_loss, quality_focal_loss, smooth_l1_loss, total, varifocal_loss
 
 REC = Recording("losses")
 
@@ -118,3 +118,9 @@ def test_disjoint_boxes_still_pull():
     close(loss[0], 1.079365, rtol=1e-6)
     (grad,) = torch.autograd.grad(giou_loss(a, torch.tensor([[50.0, 50, 60, 60]])).sum(), a)
     assert grad.abs().sum() > 0
+
+
+def test_total_adds_the_terms():
+    terms = {name: torch.tensor(value, requires_grad=True) for name, value in (("cls", 1.5), ("box", 0.25))}
+    total(terms).backward()
+    assert total(terms) == 1.75 and all(term.grad == 1 for term in terms.values())
