@@ -13,7 +13,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "assigners postprocess",
     "data.coco_stream < data.coco_json data.cache < data.paths data.coco data.images data.transforms "
     "< data.loader data.shapes data.survey",
-    "models.protocols models.layers models.backbones.common",
+    "models.protocols models.layers models.fold models.backbones.common",
     "models.backbones.resnet models.backbones.res2net models.necks",
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",
     "recipe < models.detector",

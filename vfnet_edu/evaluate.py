@@ -17,6 +17,7 @@ from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.paths import DataPaths, find_split
 from vfnet_edu.evaluation.judge import eval_record, judge
 from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
+from vfnet_edu.inference import for_inference
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.config import to_text
@@ -44,6 +45,10 @@ class Options:
     """folder for results.json, scores.json, pictures and a page"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+    precision: devices.Precision = "auto"
+    """what the network computes in; auto: bf16 where the device has instructions for it, else fp32"""
+    compile: bool = False
+    """translate the network to machine code first: minutes, for more images per second afterwards"""
     batch_size: int = 2
     """images per GPU"""
     workers: int = 2
@@ -59,6 +64,7 @@ def main(args: list[str]) -> None:
         raise UserError("nothing to score", remedy="give a checkpoint, or --results FILE.json")
     ranks = devices.setup(options.device)
     try:
+        precision = devices.choose_precision(options.precision, ranks.device)
         recipe, model = zoo.load(options.checkpoint, ranks.device)
         index = open_data(options, recipe)
         index.check_files()
@@ -68,17 +74,21 @@ def main(args: list[str]) -> None:
                 remedy="evaluate on data with the classes of the training set, in the same order",
                 code=Exit.DATA,
             )
-        scale = recipe.data.test_scale
+        model = for_inference(model, options.compile)
+        scale, dtype = recipe.data.test_scale, devices.PRECISION[precision]
         loader = val_loader(index, scale, options.batch_size, ranks.rank, ranks.world, options.workers)
         with tqdm(total=-(-len(index) // ranks.world), unit="image", disable=not ranks.main, dynamic_ncols=True) as bar:
-            outcome = judge(model, loader, index, ranks.device, tick=lambda done: bar.update(done - bar.n))
+            outcome = judge(
+                model, loader, index, ranks.device, autocast=dtype, tick=lambda done: bar.update(done - bar.n)
+            )
         if ranks.main:
             scores = coco_scores(index, outcome.results)
-            print(scores.table())
+            print(f"computed in {precision}\n{scores.table()}")
             record = eval_record(0, 0, scores, outcome)
             print("\n" + "\n".join(f"{k:<24}{v:.3f}" for k, v in record.items() if k[:4] in ("val_", "rank") and v))
             if options.out:
-                write(options.out, recipe, options.checkpoint, scores, outcome, index)
+                about = {"checkpoint": options.checkpoint, "annotations": index.json_path, "precision": precision}
+                write(options.out, recipe, {k: str(v) for k, v in about.items()}, scores, outcome, index)
     finally:
         devices.close()
 
@@ -96,14 +106,16 @@ def open_data(options: Options, recipe: Recipe | None = None) -> CocoIndex:
     return read_coco(*found)
 
 
-def write(folder: Path, recipe, checkpoint: Path, scores: Scores, outcome: Outcome, index: CocoIndex) -> None:
+def write(
+    folder: Path, recipe: Recipe, about: dict[str, str], scores: Scores, outcome: Outcome, index: CocoIndex
+) -> None:
     """results.json in COCO's format, scores.json, config.txt and the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = scores.record() | {"checkpoint": str(checkpoint), "annotations": str(index.json_path)}
+    record = scores.record() | about
     write_atomically(folder / "results.json", json.dumps(outcome.results).encode())
     write_atomically(folder / "scores.json", json.dumps(record, indent=1).encode())
     write_atomically(folder / "config.txt", to_text(recipe).encode())
-    write_report(folder, scores, outcome, index, {"checkpoint": checkpoint, "annotations": index.json_path})
+    write_report(folder, scores, outcome, index, about)
     print(f"\nthe report is {folder / 'index.html'}")
 
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from vfnet_edu.boxes import xyxy_to_xywh
 from vfnet_edu.data.images import as_pixels
-from vfnet_edu.inference import detect
+from vfnet_edu.inference import detect, for_inference
+from vfnet_edu.models.detector import Detector
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import Exit, UserError, cli
@@ -46,6 +47,10 @@ class Options:
     """boxes below it are neither drawn nor written"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+    precision: devices.Precision = "auto"
+    """what the network computes in; auto: bf16 where the device has instructions for it, else fp32"""
+    compile: bool = False
+    """translate the network to machine code first: minutes, for more images per second afterwards"""
 
 
 def main(args: list[str]) -> None:
@@ -56,7 +61,9 @@ def main(args: list[str]) -> None:
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
         raise UserError(f"--out {out} is where the input is", remedy="name another folder: no input is overwritten")
-    _, model = zoo.load(options.checkpoint, devices.setup(options.device).device)
+    device = devices.setup(options.device).device
+    precision = devices.choose_precision(options.precision, device)
+    model = for_inference(zoo.load(options.checkpoint, device)[1], options.compile)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,16 +73,18 @@ def main(args: list[str]) -> None:
     if not files:
         raise UserError(f"{source}: no image in this folder", remedy=f"looked for {', '.join(IMAGES)}", code=Exit.DATA)
     if files[0].suffix.lower() in IMAGES:
-        results, bad = in_images(model, files, out, options.min_score)
+        results, bad = in_images(model, files, out, options.min_score, precision)
     else:
-        results, bad = in_video(model, source, out, options.min_score), []
+        results, bad = in_video(model, source, out, options.min_score, precision), []
     write_atomically(out / "predictions.json", json.dumps(results).encode())
     print(f"{len(results)} objects in {out / 'predictions.json'}")
     if bad:
         raise UserError(f"{len(bad)} of {len(files)} images could not be read: {', '.join(bad)}", code=Exit.DATA)
 
 
-def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[list[dict], list[str]]:
+def in_images(
+    model: Detector, files: list[Path], out: Path, min_score: float, precision: devices.Precision
+) -> tuple[list[dict], list[str]]:
     """Draw every image into the folder `out`.  -> COCO results, and the names of files that are not images"""
     results, bad = [], []
     for number, file in enumerate(files, 1):
@@ -88,7 +97,7 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
             print(f"skipped: {error}", file=sys.stderr)
             bad.append(file.name)
             continue
-        found = detect(model, image, min_score=min_score)
+        found = detect(model, image, min_score=min_score, precision=precision)
         results += coco_results(found, number, model.classes, file.name)
         name = file.name if file.suffix.lower() in (".jpg", ".jpeg", ".png") else file.name + ".png"
         write_atomically(out / name, encode(picture(model, image, found), Path(name).suffix))
@@ -97,14 +106,14 @@ def in_images(model, files: list[Path], out: Path, min_score: float) -> tuple[li
     return results, bad
 
 
-def in_video(model, file: Path, out: Path, min_score: float) -> list[dict]:
+def in_video(model: Detector, file: Path, out: Path, min_score: float, precision: devices.Precision) -> list[dict]:
     """Draw a video into ``out/<name>.mp4``, without sound.  -> COCO results, image_id is the frame, from 1"""
     capture = cv2.VideoCapture(str(file))
     rate, total = capture.get(cv2.CAP_PROP_FPS) or 25, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     target, writer, results = out / f"{file.stem}.mp4", None, []
     try:
         for number, frame in enumerate(tqdm(frames(capture), total=max(total, 0) or None, unit="frame"), 1):
-            found = detect(model, frame, min_score=min_score)
+            found = detect(model, frame, min_score=min_score, precision=precision)
             results += coco_results(found, number, model.classes, file.name)
             drawn = picture(model, frame, found)
             if writer is None:
@@ -131,7 +140,7 @@ def frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
-def picture(model, image: np.ndarray, found: Detections) -> np.ndarray:
+def picture(model: Detector, image: np.ndarray, found: Detections) -> np.ndarray:
     """Drawn boxes; small pictures are enlarged so that the labels can be read."""
     return render(image, found, model.classes, min_score=0, zoom=max(640 // max(image.shape[:2]), 1))
 

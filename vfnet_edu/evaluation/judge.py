@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vfnet_edu.boxes import xyxy_to_xywh
 from vfnet_edu.data.coco import CocoIndex
-from vfnet_edu.evaluation.calibration import Calibration, score_iou_pairs
+from vfnet_edu.evaluation.calibration import Calibration, Pairs, score_iou_pairs
 from vfnet_edu.evaluation.scores import Outcome, Scores
 from vfnet_edu.models.detector import Detector, evaluating
 from vfnet_edu.postprocess import Candidates, Detections
@@ -37,7 +37,7 @@ def judge(
         loader: yields (images, targets), see data/loader.py.
         index: the data set the loader reads.
         losses: False saves the time of assigning targets.
-        autocast: lower precision of the forward pass, e.g. torch.bfloat16.
+        autocast: lower precision of the forward pass, e.g. torch.bfloat16; boxes and losses stay in float32.
         tick: called after each batch with the number of images done here; what it raises passes through.
 
     Raises:
@@ -92,7 +92,7 @@ class _Share:
     seen: int = 0
     calibration: Calibration = field(default_factory=Calibration)
 
-    def add_image(self, number: int, found: Detections, pairs) -> None:
+    def add_image(self, number: int, found: Detections, pairs: Pairs) -> None:
         columns = found.scores.double()[:, None], found.labels.double()[:, None]
         rows = torch.cat([xyxy_to_xywh(found.boxes.double()), *columns], 1)  # (D, 6)
         self.seen += number not in self.found
@@ -122,11 +122,11 @@ class _Share:
 
 
 def _together(share: _Share) -> _Share:
-    """The shares of all processes, on each of them."""
-    if not dist.is_initialized():
-        return share
-    shares: list = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, share)
+    """The shares of all processes, on each of them; what comes out are normal tensors, not those of an inference."""
+    shares = [share]
+    if dist.is_initialized():
+        shares *= dist.get_world_size()
+        dist.all_gather_object(shares, share)
     whole = _Share()
     for part in shares:
         whole.merge(part)

@@ -122,11 +122,14 @@ def sizes(images: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients while inside; then back to the mode that the model was in."""
+    """Evaluation mode while inside, with nothing recorded for gradients; then back to the mode that the model was in.
+
+    What is computed inside are inference tensors, which no graph may hold: copy what is to leave.
+    """
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.inference_mode():
             yield
     finally:
         model.train(training)

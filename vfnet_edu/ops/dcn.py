@@ -9,8 +9,15 @@ from torchvision.ops import deform_conv2d
 GRID = (-1, -1, -1, 0, -1, 1, 0, -1, 0, 0, 0, 1, 1, -1, 1, 0, 1, 1)  # (y, x) of the nine taps, row by row, in cells
 
 
-def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Deformable 3x3 convolution, no bias.  (B, C, H, W) -> (B, C', H/stride, W/stride)
+def deformable_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None = None,
+    stride: int = 1,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Deformable 3x3 convolution.  (B, C, H, W) -> (B, C', H/stride, W/stride)
 
     Args:
         x: (B, C, H, W) features.
@@ -18,6 +25,7 @@ def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
         weight: (C', C/groups, 3, 3); the number of groups follows from its shape.
         mask: (B, 9, H/stride, W/stride) factor of each sample (DCNv2); None: all ones (DCNv1).
         stride: of the convolution.
+        bias: (C',).
 
     Source: Dai et al. 2017 (Deformable ConvNets), equation 2; Zhu et al. 2019 (v2), equation 1.  Samples are bilinear,
     and 0 outside the map.
@@ -28,8 +36,8 @@ def deformable_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | 
     outside = 2.0**20  # cells: farther than any sample
     safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
     with _no_autocast(x):
-        mask = None if mask is None else mask.to(dtype)
-        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), stride=(stride, stride), padding=(1, 1), mask=mask)
+        mask, bias = (None if t is None else t.to(dtype) for t in (mask, bias))
+        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), bias, (stride, stride), padding=(1, 1), mask=mask)
     return y.masked_fill(offset.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
 
 
@@ -47,10 +55,13 @@ class ModulatedDeformConv2d(nn.Module):
     is half a plain convolution; published weights expect exactly this, without a factor of two.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, c_in: int, c_out: int, stride: int = 1, groups: int = 1):
         super().__init__()
         self.stride = stride
         self.weight = nn.Parameter(torch.empty(c_out, c_in // groups, 3, 3))
+        self.register_parameter("bias", None)  # none of its own; one that a norm is folded into (models/fold.py)
         self.conv_offset = nn.Conv2d(c_in, 27, 3, stride, padding=1)
         bound = (9 * c_in) ** -0.5  # the authors divide by all input channels, even with groups
         nn.init.uniform_(self.weight, -bound, bound)
@@ -65,4 +76,4 @@ class ModulatedDeformConv2d(nn.Module):
         with _no_autocast(x):  # positions need more than 8 bits
             wide = x.to(self.weight.dtype)
             offset, mask = self.conv_offset(wide).split([18, 9], dim=1)  # (B, 18, H', W'), (B, 9, H', W')
-        return deformable_conv2d(wide, offset, self.weight, mask.sigmoid(), self.stride).to(x.dtype)
+        return deformable_conv2d(wide, offset, self.weight, mask.sigmoid(), self.stride, self.bias).to(x.dtype)

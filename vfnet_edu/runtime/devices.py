@@ -1,8 +1,9 @@
-"""Devices and ranks: where this process computes, which of how many it is, and what all of them agree on."""
+"""Devices, precisions and ranks: where this process computes and how, and which it is of how many."""
 
 import datetime
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from vfnet_edu.runtime.errors import UserError
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISION = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # what autocast computes in; None: not at all
+INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}  # of a CPU; one is enough
 TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank is noticed after this; half an hour is PyTorch's default
 
 
@@ -82,6 +85,33 @@ def setup(device: str = "auto") -> Ranks:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
     return Ranks(dist.get_rank(), dist.get_world_size(), place)
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> Precision:
+    """The key of :data:`PRECISION` to answer in: `wanted`, where "auto" is bf16 if the device computes it, else fp32.
+
+    Raises:
+        UserError: an unknown precision, or one that the device would only imitate, more slowly than fp32.
+    """
+    if wanted == "auto":
+        return "bf16" if computes("bf16", device) else "fp32"
+    if wanted not in PRECISION:
+        raise UserError(f"no precision {wanted!r}", remedy=f"choose one of auto, {', '.join(PRECISION)}")
+    if PRECISION[wanted] and not computes(wanted, device):
+        where = "this processor" if device.type == "cpu" else f"device {device}"
+        needs = f", it needs {' or '.join(INSTRUCTIONS[wanted])}" if device.type == "cpu" else ""
+        raise UserError(f"precision {wanted}: {where} cannot compute in it{needs}", remedy="take auto, or fp32")
+    return wanted
+
+
+def computes(precision: str, device: torch.device) -> bool:
+    """Whether a device has instructions for bf16 or fp16; without them PyTorch imitates these, slower than fp32."""
+    if device.type == "cpu":
+        return any(torch.cpu.get_capabilities().get(name, False) for name in INSTRUCTIONS[precision])
+    if device.type == "cuda" and precision == "bf16":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cuda"
 
 
 def close() -> None:

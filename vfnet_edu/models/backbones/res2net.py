@@ -70,7 +70,9 @@ class Bottle2neck(nn.Module):
             part = parts[i] if i == 0 or self.first else parts[i] + done[-1]
             done.append(bn(conv(part)).relu_())
         x = torch.cat([*done, self.pool(parts[-1])], dim=1)  # (B, scales*width, H/stride, W/stride)
-        return (self.bn3(self.conv3(x)) + shortcut).relu_()
+        x = self.bn3(self.conv3(x))
+        x += shortcut
+        return x.relu_()
 
 
 class Res2Net(nn.Module):

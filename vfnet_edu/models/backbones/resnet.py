@@ -56,7 +56,9 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
-        return (self.bn3(self.conv3(x)) + shortcut).relu_()
+        x = self.bn3(self.conv3(x))
+        x += shortcut
+        return x.relu_()
 
 
 class BasicBlock(nn.Module):
@@ -73,7 +75,9 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.bn1(self.conv1(x)).relu_()
-        return (self.bn2(self.conv2(x)) + shortcut).relu_()
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return x.relu_()
 
 
 class ResNet(nn.Module):

@@ -25,11 +25,12 @@ KEPT = 2**28  # bytes of samples, per image and branch, that are kept for the gr
 AT_ONCE = 2**25  # bytes of samples, per branch, up to which all at once is faster where no gradients are wanted
 
 
+@torch.compiler.disable()  # a compiler would unroll all strips and reads, for minutes, to arrive at the same calls
 def star_conv2d_pyramid_embedding_bag(
     branches: Sequence[tuple[Sequence[Tensor], Tensor]], ltrbs: Sequence[Tensor], strides: Sequence[int]
 ) -> list[list[Tensor]]:
     """See :func:`vfnet_edu.ops.star.operator.star_conv2d_pyramid`. Fastest when the maps are channels_last."""
-    if _fits(branches, ltrbs) and not torch.compiler.is_compiling():
+    if _fits(branches, ltrbs):
         return star_conv2d_pyramid_columns(branches, ltrbs, strides)
     return [
         [star_conv2d_embedding_bag(x, ltrb, weight, stride) for x, ltrb, stride in zip(xs, ltrbs, strides, strict=True)]
@@ -49,8 +50,7 @@ def star_conv2d_embedding_bag(x: Tensor, ltrb: Tensor, weight: Tensor, stride: i
     cells, factors = (_interleave(reads) for reads in star_reads(ltrb, stride))  # (B, H, 25 W)
     tables = x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # (B, HW, C)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    image = _image if torch.compiler.is_compiling() else _Image.apply  # a compiler plans its own memory
-    return torch.cat([image(*t, weight) for t in zip(tables, cells, factors, strict=True)])  # (B, O, H, W)
+    return torch.cat([_Image.apply(*t, weight) for t in zip(tables, cells, factors, strict=True)])  # (B, O, H, W)
 
 
 def _interleave(reads: Tensor) -> Tensor:
@@ -63,8 +63,9 @@ def _interleave(reads: Tensor) -> Tensor:
 
 def _image(table: Tensor, cells: Tensor, factors: Tensor, weight: Tensor) -> Tensor:
     """table (HW, C), reads (H, 25 W) to (1, O, H, W)."""
-    strips = [F.conv2d(_stretch(table, cell, factor), weight, stride=3) for cell, factor in _strips(cells, factors)]
-    return torch.cat(strips, 2)
+    wide = table.to(factors.dtype)  # once, not strip by strip
+    stretched = (_stretch(wide, cell, factor).to(table.dtype) for cell, factor in _strips(cells, factors))
+    return torch.cat([F.conv2d(strip, weight, stride=3) for strip in stretched], 2)
 
 
 def _strips(cells: Tensor, factors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,7 +77,8 @@ def _strips(cells: Tensor, factors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _stretch(table: Tensor, cell: Tensor, factor: Tensor) -> Tensor:
     """table (HW, C) and reads (rows, 25 W) to (1, C, 3 rows, 3 W), interpolated in at least float32."""
     rows, width = len(cell), cell.shape[1] // 25
-    sizes = torch.tensor(([4, 2, 4] * width + [2, 1, 2] * width + [4, 2, 4] * width) * rows, device=cell.device)
+    of_row = torch.tensor([4, 2, 4] * width + [2, 1, 2] * width + [4, 2, 4] * width, device=cell.device)
+    sizes = of_row.repeat(rows)
     starts = sizes.cumsum(0) - sizes
     bags = F.embedding_bag(
         cell.flatten(), table.to(factor.dtype), starts, mode="sum", per_sample_weights=factor.flatten()
