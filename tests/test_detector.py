@@ -10,6 +10,7 @@ from recorded import FOLDER, Recording, close, dot, draw_input, draw_state
 
 from vfnet_edu import recipes
 from vfnet_edu.boxes import decode_deltas, ltrb_to_xyxy
+from vfnet_edu.inference import for_inference
 from vfnet_edu.models.detector import build
 from vfnet_edu.models.heads.atss import STDS
 from vfnet_edu.models.layers import flatten_levels
@@ -63,7 +64,7 @@ def system(request):
 
 @pytest.fixture(scope="module")
 def answer(system):
-    """(recording, features, pyramid, output)"""
+    """(recording, input, features, pyramid, output)"""
     rec = Recording(f"det_{system.variant}")
     x = rec["input"] if "input" in rec else draw_input(rec.text("input_key")[0], (1, 3, 128, 160))
     threads = torch.get_num_threads()
@@ -73,7 +74,7 @@ def answer(system):
         pyramid = system.neck(features[1:])
         out = system.head(pyramid)
     torch.set_num_threads(threads)
-    return rec, features, pyramid, out
+    return rec, x, features, pyramid, out
 
 
 def within(actual, expected, noise, times=10.0):
@@ -88,7 +89,7 @@ def noise_of(rec, name, level):
 
 @pytest.mark.parametrize("system", DETECT, indirect=True)
 def test_features(answer):
-    rec, features, pyramid, _ = answer
+    rec, _, features, pyramid, _ = answer
     for row, name, x in zip(rec["backbone_stats"], ("c2", "c3", "c4", "c5"), features, strict=True):
         close(torch.stack([x.mean(), x.std()]), row[:2])
         close(dot(x, name), row[2], rtol=1e-3, atol=1e-2)
@@ -126,7 +127,7 @@ def theirs_as_ours(system, rec, out):
 
 @pytest.mark.parametrize("system", DETECT, indirect=True)
 def test_outputs(system, answer):
-    rec, _, _, out = answer
+    rec, _, _, _, out = answer
     per_cell = out.logits.shape[1] // sum(h * w for h, w in out.level_shapes)
     sizes = [h * w * per_cell for h, w in out.level_shapes]
     for level, logits in enumerate(out.logits.split(sizes, 1)):
@@ -141,10 +142,14 @@ def test_outputs(system, answer):
             within(a, b, noise_of(rec, name, level))
 
 
+@pytest.mark.parametrize("folded", [False, True], ids=["", "folded"])
 @pytest.mark.parametrize("name, scale", [("det", 1.0), ("det_rescale", 1.25)])
 @pytest.mark.parametrize("system", DETECT, indirect=True)
-def test_detections(system, answer, name, scale):
-    rec, _, _, out = answer
+def test_detections(system, answer, name, scale, folded, one_thread):
+    rec, x, _, _, out = answer
+    if folded:  # norms folded into their convolutions: to the same tolerance
+        with torch.inference_mode():
+            out = for_inference(system).network(x)
     found = select(system.head.candidates(out, [(128, 160)]), 0, (128, 160), system.recipe.detect, (scale, scale))
     assert torch.equal(found.labels, rec[f"{name}_labels"])
     close(found.scores, rec[f"{name}_scores"], rtol=1e-4, atol=1e-5)
