@@ -14,11 +14,8 @@ import functools
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import shutil
-import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -374,19 +371,11 @@ def _write_scene(folder, seed, size, numbers):
     return name, image.shape[1:], [*zip(*(value.tolist() for value in target.values()), strict=True)]
 
 
-def _draw_all(write, scenes):
-    """On all processors, where there are many scenes and a process costs nothing (Linux)."""
-    if len(scenes) < 200 or sys.platform != "linux":
-        return [write(numbers) for numbers in scenes]
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(write, scenes, chunksize=25))
-
-
 def _write_split(folder, split, indices, size, seed):
     for name in (split, "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
-    scenes = _draw_all(functools.partial(_write_scene, folder / split, seed, size), [*enumerate(indices, start=1)])
+    scenes = (_write_scene(folder / split, seed, size, numbers) for numbers in enumerate(indices, start=1))
     for image_id, (name, (height, width), objects) in enumerate(scenes, start=1):
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         for (x1, y1, x2, y2), label, area in objects:
