@@ -19,6 +19,7 @@ _HOME = {  # public name -> the module it lives in
     "load": "weights.zoo",
     "save": "weights.ours",
     "detect": "inference",
+    "for_inference": "inference",
     "View": "inference",
     "show": "runtime.source",
     "from_mmdet": "weights.mmdet",

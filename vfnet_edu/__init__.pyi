@@ -6,6 +6,7 @@ from vfnet_edu import recipes as recipes
 from vfnet_edu import viz as viz
 from vfnet_edu.inference import View as View
 from vfnet_edu.inference import detect as detect
+from vfnet_edu.inference import for_inference as for_inference
 from vfnet_edu.losses import focal_loss as focal_loss
 from vfnet_edu.losses import quality_focal_loss as quality_focal_loss
 from vfnet_edu.losses import varifocal_loss as varifocal_loss
