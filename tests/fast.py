@@ -1,6 +1,7 @@
 """Which tests are not `fast`: `pytest -m fast` runs all others, in less than a minute, on macOS and Windows too."""
 
 SECONDS = """
+    test_assigners.py::test_atss_is_the_naive_one_also_where_anchors_tie
     test_backbones.py::test_resnext_is_torchvisions
     test_bench_losses.py
     test_bench_star.py
@@ -10,7 +11,9 @@ SECONDS = """
     test_detector.py::test_images_of_any_size
     test_detector.py::test_outputs
     test_detector.py::test_training
+    test_fold.py::test_answering_in_between_changes_no_step
     test_heads.py::test_overfits_two_pictures
+    test_inference.py::test_a_compiled_network_serves_images_of_all_sizes
     test_inference.py::test_many_images_give_a_list_and_weak_boxes_are_left_out
     test_pretrained.py::test_numbers_beside_the_weights
     test_real_photographs.py
