@@ -4,6 +4,8 @@ SECONDS = """
     test_assigners.py::test_atss_is_the_naive_one_also_where_anchors_tie
     test_backbones.py::test_resnext_is_torchvisions
     test_bench_losses.py
+    test_bench_peers.py::test_detectors
+    test_bench_peers.py::test_rows
     test_bench_star.py
     test_calibration.py::test_spearman_equals_scipy_with_ties
     test_coco.py::test_outlines_do_not_fill_the_memory
@@ -35,6 +37,8 @@ SECONDS = """
 PROCESSES = """
     book
     test_bench_speedrun.py::test_the_command
+    test_bench_peers.py::test_the_command
+    test_bench_peers.py::test_the_profiler_is_quiet
     test_chapter_18.py::test_two_machines
     test_check.py::test_exit_code
     test_evaluate.py::test_two_processes_give_what_one_gives

@@ -26,7 +26,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "inference",
     "evaluate predict",
     "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
-    "bench.speedrun",
+    "bench.speedrun bench.turns bench.synthetic < bench.rows < bench.peers",
     "widgets.front_end < widgets.pyramid widgets.atss widgets.loss widgets.ranking widgets.star widgets.planner",
     "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 "
     "exercises.chapter_18",

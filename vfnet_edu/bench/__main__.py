@@ -1,10 +1,12 @@
-"""`python -m vfnet_edu.bench star|tune|model|data|assign|losses`: tables of measurements, never tests."""
+"""`python -m vfnet_edu.bench WHAT`: tables of measurements, never tests."""
 
 import importlib
+import os
 
 from vfnet_edu.runtime.errors import UserError, cli
 
 WHAT = {
+    "peers": "all of it beside its peers: detectors, loading, scoring, reading, the star, ATSS",
     "star": "the engines of the star convolution against torchvision's deformable convolution",
     "tune": "the tiles of the star's kernels, on a GPU",
     "model": "images per second of a recipe, forward and training step",
@@ -22,6 +24,7 @@ def main(args: list[str]) -> None:
         print("usage: python -m vfnet_edu.bench WHAT [options]\n")
         print("\n".join(f"  {name:<8} {text}" for name, text in WHAT.items()))
         return
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler talks on stderr
     importlib.import_module(f"vfnet_edu.bench.{args[0]}").main(args[1:])
 
 
