@@ -88,6 +88,42 @@ def test_colour_does_not_tell_the_class():
     assert (means - means.mean(0)).abs().max() < 40  # of 255
 
 
+# ------------------------------------------------------------------ one by one
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_object_laid_on_a_ground_is_painted_there(name):
+    """light + through * canvas is what painting does, to half a step of the 8 bits of each."""
+    ground = shapes.draw_ground("wood", 3).float()
+    sprite = shapes.draw_object(name, 3, 5, radius=0.17, stretch=1.2, turn=0.3)
+    h, w = sprite.inside.shape
+    assert sprite.light.shape == sprite.through.shape == (3, h, w) and max(h, w) < 128
+    mine = sprite.light + sprite.through / 255 * ground[:, :h, :w]
+
+    y = ((np.arange(256) + 0.5) / 128).astype(np.float32)[:, None]
+    item = shapes._Object(CLASSES.index(name), 0.17, 1.2**0.5, 0.3, (1.0, 1.0), y, y.T, 128)
+    canvas = np.zeros((3, 256, 256), np.float32)
+    canvas[:, *item.window] = ground[:, :h, :w] / 255
+    item.paint(shapes._stream(3, 5), canvas, 128, shapes.LAMP, shapes._colours(shapes._stream(3))[2])
+    painted = torch.from_numpy(canvas[:, *item.window]).clamp(0, 1) * 255
+    assert (mine.clamp(0, 255) - painted).abs().max() < 1.01
+    assert torch.equal(sprite.inside, torch.from_numpy(item.inside)) and sprite.through[:, sprite.inside].max() < 129
+    assert sprite.through[:, 0, 0].min() == 255  # beside the object and its shadow nothing changes
+
+
+def test_a_ground_alone():
+    pictures = [shapes.draw_ground(name, 3, 64) for name in shapes.GROUNDS]
+    assert all(picture.shape == (3, 64, 64) and picture.dtype == torch.uint8 for picture in pictures)
+    assert len({picture.numpy().tobytes() for picture in pictures}) == len(shapes.GROUNDS)
+    assert torch.equal(pictures[0], shapes.draw_ground("gradient", 3, 64))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="no class 'duck'"):
+        shapes.draw_object("duck", 0, 0)
+    with pytest.raises(UserError, match="no ground 'lava'"):
+        shapes.draw_ground("lava", 0)
+
+
+# ------------------------------------------------------------------ the folder
 def test_folder_is_coco(tmp_path, capsys):
     folder = write_shape_scenes(tmp_path / "scenes", **SMALL, seed=7)
     for split, count, first in (("train", 5, 0), ("val", 3, VAL_START)):

@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -174,9 +175,9 @@ GROUNDS = {
 }
 
 
-def _background(rng, y, x, light, ground, tone, inks):
+def _background(rng, y, x, light, ground, tone, inks, texture=None):
     """(3, h, w): two tones and a texture, a few pencil lines and crumbs that are no class, and the falling light."""
-    texture = tuple(GROUNDS.values())[rng.integers(len(GROUNDS))]
+    texture = texture or tuple(GROUNDS.values())[rng.integers(len(GROUNDS))]
     grain = texture(rng, y, x, light) if rng.random() < 0.5 else texture(rng, x.T, y.T, light).T
     canvas = _mix(ground, tone, grain)
     for _ in range(rng.integers(4)):
@@ -194,16 +195,13 @@ def _background(rng, y, x, light, ground, tone, inks):
 class _Object:
     """A shape somewhere in the picture: a window of pixels, and over that window the distance to the outline."""
 
-    def __init__(self, rng, y, x, unit):
-        """y, x: of the whole picture; ``unit``: pixels to the unit length."""
-        self.label = int(rng.integers(len(CLASSES)))
-        self.radius = SMALLEST / 2 * (LARGEST / SMALLEST) ** rng.random()
-        stretch, turn = 1.35 ** rng.uniform(-1, 1), rng.uniform(-LARGEST_TURN, LARGEST_TURN)  # at most 1.8 : 1
-        rx, ry, cos, sin = self.radius * stretch, self.radius / stretch, math.cos(turn), math.sin(turn)
-        self.full_area = _area(CLASSES[self.label]) * rx * ry * unit**2  # pixels
+    def __init__(self, label, radius, stretch, turn, centre, y, x, unit):
+        """Radius and centre (y, x) in unit lengths; y, x: of the whole picture; ``unit``: pixels to the unit length."""
+        self.label, self.radius = label, radius
+        rx, ry, cos, sin = radius * stretch, radius / stretch, math.cos(turn), math.sin(turn)
+        self.full_area = _area(CLASSES[label]) * rx * ry * unit**2  # pixels
 
-        margin = 0.8 * self.radius  # the border may cut off a little
-        cy, cx = rng.uniform(margin, len(y) / unit - margin), rng.uniform(margin, x.size / unit - margin)
+        cy, cx = centre
         high, wide = (1.1 * (abs(rx * a) + abs(ry * b)) + 0.06 for a, b in ((sin, cos), (cos, sin)))  # 0.06: the shadow
         rows = slice(max(int((cy - high) * unit), 0), int((cy + high) * unit))
         columns = slice(max(int((cx - wide) * unit), 0), int((cx + wide) * unit))
@@ -211,12 +209,21 @@ class _Object:
         y, x = y[rows] - cy, x[:, columns] - cx
         self.u, self.v = x * cos + y * sin, y * cos - x * sin  # along the axes of the object, in unit lengths
 
-        f = SHAPES[CLASSES[self.label]](self.u / rx, self.v / ry)
+        f = SHAPES[CLASSES[label]](self.u / rx, self.v / ry)
         fy, fx = np.gradient(f)
         slope = np.maximum(_length(fy, fx), 0.6 / (unit * max(rx, ry)))  # it would vanish on the ridges inside
         self.distance = f / slope  # pixels, negative inside
         self.normal = fy / slope, fx / slope
         self.inside = f < 0
+
+    @classmethod
+    def at_random(cls, rng, y, x, unit):
+        label = int(rng.integers(len(CLASSES)))
+        radius = SMALLEST / 2 * (LARGEST / SMALLEST) ** rng.random()
+        stretch, turn = 1.35 ** rng.uniform(-1, 1), rng.uniform(-LARGEST_TURN, LARGEST_TURN)  # at most 1.8 : 1
+        margin = 0.8 * radius  # the border may cut off a little
+        centre = rng.uniform(margin, len(y) / unit - margin), rng.uniform(margin, x.size / unit - margin)
+        return cls(label, radius, stretch, turn, centre, y, x, unit)
 
     def paint(self, rng, canvas, unit, light, inks):
         """Shadow, then body: a pattern of two inks, lit along its bevel."""
@@ -283,7 +290,7 @@ def draw_scene(seed: int, index: int, size: int | tuple[int, int] = 128) -> tupl
     placed, visible = [], np.array([h * w])  # pixels still in sight: of the ground, then of each object
     for attempt in range(1, 4 * wanted):
         rng = _stream(seed, index, attempt)  # its own stream: refusing one candidate changes none of the others
-        item = _Object(rng, y, x, unit)
+        item = _Object.at_random(rng, y, x, unit)
         covered = np.bincount(owner[item.window][item.inside], minlength=len(visible))
         left = np.append(visible - covered, item.inside.sum())
         floor = [0, *(max(LEAST_VISIBLE * one.full_area, LEAST_AREA * h * w) for one in (*placed, item))]
@@ -300,8 +307,81 @@ def draw_scene(seed: int, index: int, size: int | tuple[int, int] = 128) -> tupl
         rows, columns = (np.flatnonzero((owner == k + 1).any(axis)) for axis in (1, 0))
         boxes[k] = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     labels = torch.tensor([item.label for item in placed], dtype=torch.int64)
-    image = torch.from_numpy((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8))
-    return image, {"boxes": boxes, "labels": labels, "areas": torch.tensor(visible[1:], dtype=torch.float32)}
+    areas = torch.tensor(visible[1:], dtype=torch.float32)
+    return _eight_bits(canvas), {"boxes": boxes, "labels": labels, "areas": areas}
+
+
+# ---- One by one: what a page needs to compose scenes of its own -----------------------------------------------------
+
+LAMP = (-0.6, -0.8)  # (x, y), towards the light, upper left: what is composed must have one lamp
+
+
+class Sprite(NamedTuple):
+    """One object cut out.  It turns what lies under it into ``light + through / 255 * canvas``, its shadow included."""
+
+    light: torch.Tensor  # uint8 (3, h, w) RGB
+    through: torch.Tensor  # uint8 (3, h, w): how much of the canvas is seen, 255 for all of it
+    inside: torch.Tensor  # bool (h, w): the object without its shadow
+
+
+def draw_ground(name: str, palette: int, size: int = 128) -> torch.Tensor:
+    """A ground without objects.
+
+    Args:
+        name: one of :data:`GROUNDS`.
+        palette: not negative; it decides the colours, the grain and the pencil lines.
+        size: pixels, the side of a square.
+
+    Returns:
+        uint8 (3, size, size) RGB.
+
+    Raises:
+        UserError: there is no such ground.
+    """
+    _known(name, GROUNDS, "ground")
+    y = ((np.arange(size) + 0.5) / size).astype(np.float32)[:, None]
+    rng = _stream(palette)
+    return _eight_bits(_background(rng, y, y.T, LAMP, *_colours(rng), GROUNDS[name]))
+
+
+def draw_object(
+    name: str, palette: int, look: int, radius: float = 0.18, stretch: float = 1.0, turn: float = 0.0, size: int = 128
+) -> Sprite:
+    """One object, to be laid on any ground.
+
+    Everything that painting does to the canvas is linear in the canvas.  So painting once on black and once on white
+    tells all of it.
+
+    Args:
+        name: one of :data:`CLASSES`.
+        palette: not negative; of the colours. They stand out from the ground of the same palette.
+        look: not negative; decides which of these colours, the pattern, the bevel and the shadow.
+        radius, stretch: fractions of `size`, and width over height, both of the shape before it turns.
+        turn: radians, clockwise.
+        size: pixels along the side of the picture that it is meant for.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    _known(name, SHAPES, "class")
+    y = ((np.arange(2 * size) + 0.5) / size).astype(np.float32)[:, None]  # room for all of it, wherever it is cut off
+    item = _Object(CLASSES.index(name), radius, math.sqrt(stretch), turn, (1.0, 1.0), y, y.T, size)
+    *_, inks = _colours(_stream(palette))
+    seen = []
+    for value in (0, 1):  # black, white; the same random numbers twice
+        canvas = np.full((3, 2 * size, 2 * size), value, np.float32)
+        item.paint(_stream(palette, look), canvas, size, LAMP, inks)
+        seen.append(canvas[:, *item.window])
+    return Sprite(_eight_bits(seen[0]), _eight_bits(seen[1] - seen[0]), torch.from_numpy(item.inside))
+
+
+def _known(name, known, kind):
+    if name not in known:
+        raise UserError(f"there is no {kind} {name!r} in ShapeScenes", remedy=f"choose one of {', '.join(known)}")
+
+
+def _eight_bits(canvas):
+    return torch.from_numpy((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 # ---- The data set on disk ------------------------------------------------------------------------------------------
