@@ -20,7 +20,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "recipes",
     "weights.download < weights.ours weights.mmdet_config < weights.imagenet weights.mmdet < weights.zoo",
     "evaluation.calibration < evaluation.scores < evaluation.judge",
-    "viz.drawing viz.page < viz.plots viz.data_report < viz.report",
+    "viz.drawing viz.page viz.chapters < viz.plots viz.data_report < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "
     "< training.run",
     "inference",

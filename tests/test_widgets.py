@@ -4,9 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib
+import matplotlib.style
 import pytest
+from javascript import in_node
 
 import vfnet_edu.widgets as widgets
+from vfnet_edu.viz import chapters
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(widgets.__file__).parent
@@ -26,6 +30,23 @@ def test_the_linter_knows_what_explorers_share():
     (explorers,) = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
     shared = (FOLDER / "common.js").read_text(encoding="utf-8")
     assert explorers["javascript"]["globals"] == sorted(re.findall(r"^export (?:const|function) (\w+)", shared, re.M))
+
+
+def test_a_loss_looks_the_same_in_figures_and_in_explorers():
+    colours = {chapters.ORANGE: "orange", chapters.PINK: "pink", chapters.GREEN: "green", chapters.BLUE: "blue"}
+    look = in_node("loss", "LOOK")
+    assert list(look) == list(chapters.LOSSES)
+    for name, line in chapters.LOSSES.items():
+        assert look[name]["stroke"] == f"var(--ve-{colours[line['color']]})"
+        dashes = len(look[name].get("stroke-dasharray", "").split())
+        assert dashes == {"-": 0, "--": 2, ":": 2, "-.": 4}[line["ls"]]
+
+
+def test_the_cycle_of_the_style_has_the_colours_by_name():
+    with matplotlib.style.context("vfnet_edu.viz.chapter"):
+        cycle = [entry["color"].lower() for entry in matplotlib.rcParams["axes.prop_cycle"]]
+    named = (chapters.BLUE, chapters.ORANGE, chapters.GREEN, chapters.PINK, chapters.YELLOW, chapters.SKY, chapters.INK)
+    assert [f"#{colour.lstrip('#')}" for colour in cycle] == [colour.lower() for colour in named]
 
 
 def test_each_explorer_is_one_module_of_python_and_one_of_javascript():

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -122,7 +123,7 @@ def score_and_iou(calibration: Calibration, ax: Axes | None = None) -> Axes:
     The ρ of the title is Spearman's rank correlation.
     """
     ax = _axes(ax, width=4.6, height=4.4)
-    ax.plot((0, 1), (0, 1), color=INK, lw=1, ls=":", label="score = IoU")
+    ax.plot((0, 1), (0, 1), color=_ink(), lw=1, ls=":", label="score = IoU")
     ax.plot(calibration.scores, calibration.ious, ".", ms=2.5, alpha=0.15, color=BLUE, mec="none", rasterized=True)
     middle, mean, count = calibration.reliability()
     enough = count >= 5
@@ -141,10 +142,11 @@ def _axes(ax: Axes | None, width: float = 5.6, height: float = 3.4) -> Axes:
 
 
 def _dress(ax: Axes, title: str, x: str, y: str) -> Axes:
-    ax.set_title(title, loc="left", size=11, color=INK, weight="bold", wrap=True)
-    ax.set_xlabel(x, size=9, color=INK)
-    ax.set_ylabel(y, size=9, color=INK)
-    ax.tick_params(labelsize=8.5, color=FAINT, labelcolor=INK)
+    ink = _ink()
+    ax.set_title(title, loc="left", size=11, color=ink, weight="bold", wrap=True)
+    ax.set_xlabel(x, size=9, color=ink)
+    ax.set_ylabel(y, size=9, color=ink)
+    ax.tick_params(labelsize=8.5, color=FAINT, labelcolor=ink)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.grid(color=FAINT, lw=0.6, alpha=0.6)
@@ -152,9 +154,14 @@ def _dress(ax: Axes, title: str, x: str, y: str) -> Axes:
     return ax
 
 
+def _ink() -> str:
+    """On white paper INK; on no paper of its own (a chapter's figure) the ink of the style in use."""
+    return rcParams["text.color"] if rcParams["figure.facecolor"] == "none" else INK
+
+
 def _legend(ax: Axes) -> Axes:
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=INK)
+        ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=_ink())
     return ax
 
 

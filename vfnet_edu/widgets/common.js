@@ -158,5 +158,13 @@ export function plot({ width, height, x, y, left = 44, bottom = 38, top = 10, ri
   return { group, X, Y };
 }
 
+/** How a loss is drawn, always in this order: the strokes of vfnet_edu/viz/chapters.py. */
+export const LOOK = {
+  FL: { stroke: "var(--ve-orange)", "stroke-width": 2.5, "stroke-dasharray": "2 4" },
+  "VFL 0/1": { stroke: "var(--ve-pink)", "stroke-width": 2.5, "stroke-dasharray": "8 3 2 3" },
+  QFL: { stroke: "var(--ve-green)", "stroke-width": 2.5, "stroke-dasharray": "7 4" },
+  VFL: { stroke: "var(--ve-blue)", "stroke-width": 2.5 },
+};
+
 /** The "d" of a path through points [[x, y], ...] in pixels. */
 export const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(2)} ${y.toFixed(2)}`).join("");

@@ -26,15 +26,10 @@ export const varifocal = (p, q, alpha, gamma) => (q > 0 ? q * bce(p, q) : focal(
 export const varifocalGradient = (p, q, alpha, gamma) => (q > 0 ? q * (p - q) : focalGradient(p, 0, alpha, gamma));
 
 const LOSSES = [
-  { key: "vfl", short: "VFL", name: "varifocal", value: varifocal, gradient: varifocalGradient },
-  { key: "qfl", short: "QFL", name: "quality focal", value: quality, gradient: qualityGradient },
-  { key: "fl", short: "FL", name: "focal", value: focal, gradient: focalGradient },
+  { short: "FL", name: "focal", value: focal, gradient: focalGradient },
+  { short: "QFL", name: "quality focal", value: quality, gradient: qualityGradient },
+  { short: "VFL", name: "varifocal", value: varifocal, gradient: varifocalGradient },
 ];
-const INKS = {
-  vfl: { stroke: "var(--ve-blue)", "stroke-width": 2.5 },
-  qfl: { stroke: "var(--ve-green)", "stroke-width": 2.5, "stroke-dasharray": "7 4" },
-  fl: { stroke: "var(--ve-orange)", "stroke-width": 2.5, "stroke-dasharray": "2 4" },
-};
 const STATE = ["p", "q", "alpha", "gamma"];
 const CELLS = 60; // of a landscape along each side
 const TOP = 2; // highest loss drawn
@@ -49,16 +44,16 @@ const arrow = (g) => (Math.abs(g) < 5e-5 ? "0" : `${g < 0 ? "↑" : "↓"} ${str
 
 /** What the state means, in words. */
 export function words(p, q, alpha, gamma) {
-  const [vfl, qfl, fl] = LOSSES.map((loss) => loss.gradient(p, q, alpha, gamma));
+  const [fl, qfl, vfl] = LOSSES.map((loss) => loss.gradient(p, q, alpha, gamma));
   const at = q > 0 ? `At p = ${number(p, 3)}, q = ${number(q)}` : `Background at p = ${number(p, 3)}`;
-  const pushes = `${at}: VFL pushes the logit ${push(vfl)}, QFL ${push(qfl)}, FL ${push(fl)}.`;
-  if (q === 0) return `${pushes} On background VFL and FL are the same loss.`;
+  const pushes = `${at}: FL pushes the logit ${push(fl)}, QFL ${push(qfl)}, VFL ${push(vfl)}.`;
+  if (q === 0) return `${pushes} On background FL and VFL are the same loss.`;
   if (alpha === 1) return `${pushes} With α = 1 the focal loss gives positives the weight 1 − α = 0.`;
   if (Math.abs(p - q) < 0.0025) {
     const floor = number(varifocal(p, q, alpha, gamma));
-    return `${pushes} VFL and QFL rest here. VFL's floor is q·H(q) = ${floor}; FL keeps pushing towards 1.`;
+    return `${pushes} QFL and VFL rest here. VFL's floor is q·H(q) = ${floor}; FL keeps pushing towards 1.`;
   }
-  if (p > q) return `${pushes} The score is too high for this box: VFL and QFL lower it, FL still raises it.`;
+  if (p > q) return `${pushes} The score is too high for this box: QFL and VFL lower it, FL still raises it.`;
   return `${pushes} The score is too low for this box: all three raise it.`;
 }
 
@@ -79,14 +74,16 @@ function curves(model, stops) {
   const needle = svg("line", { y1: Y(0), y2: Y(TOP), stroke: "currentColor", "stroke-dasharray": "3 3" });
   const truth = svg("line", { y1: Y(0), y2: Y(0) - 9, stroke: "currentColor", "stroke-width": 3 });
   const name = svg("text", { y: Y(0) - 13, "text-anchor": "middle" }, "q");
-  const lines = LOSSES.map(({ key }) => svg("path", { fill: "none", ...INKS[key] }));
-  const dots = LOSSES.map(({ key }) => svg("circle", { r: 4.5, fill: INKS[key].stroke, stroke: "var(--ve-ground)" }));
-  art.append(group, truth, name, needle, ...[...lines].reverse(), ...[...dots].reverse()); // VFL last, on top
+  const lines = LOSSES.map(({ short }) => svg("path", { fill: "none", ...LOOK[short] }));
+  const dots = LOSSES.map(({ short }) =>
+    svg("circle", { r: 4.5, fill: LOOK[short].stroke, stroke: "var(--ve-ground)" }),
+  );
+  art.append(group, truth, name, needle, ...lines, ...dots); // VFL last, on top
   const legend = html("div", { class: "ve-choice" });
-  const values = LOSSES.map(({ key, short }) => {
+  const values = LOSSES.map(({ short }) => {
     const value = html("output");
     const sample = svg("svg", { width: 28, height: 8, "aria-hidden": "true" });
-    sample.append(svg("line", { x1: 0, y1: 4, x2: 28, y2: 4, ...INKS[key] }));
+    sample.append(svg("line", { x1: 0, y1: 4, x2: 28, y2: 4, ...LOOK[short] }));
     const style = "display:inline-flex;gap:5px;align-items:center";
     legend.append(html("span", { style }, sample, `${short} `, value));
     return value;
@@ -107,7 +104,7 @@ function curves(model, stops) {
   };
   stops.push(follow(model, STATE, draw));
   const heading = html("div", {}, html("b", {}, "Loss"), " at this p and q");
-  return html("div", { style: "flex-basis:300px" }, heading, legend, art);
+  return html("div", { style: "flex-basis:300px;max-width:480px" }, heading, legend, art);
 }
 
 /** Fill a canvas of one pixel per cell with the pushes of a loss; the ground shows through where there is none. */
@@ -141,7 +138,7 @@ function landscape(model, loss, stops) {
   });
   const { area, handle } = cursor(model, loss, art);
   art.append(area);
-  if (loss.key !== "fl") {
+  if (loss.short !== "FL") {
     const ink = { stroke: "currentColor", "stroke-width": 0.8, "stroke-dasharray": "2.5 2.5" };
     art.append(svg("line", { x1: 0, y1: side, x2: side, y2: 0, ...ink })); // p = q
   }
@@ -164,13 +161,31 @@ function landscape(model, loss, stops) {
     });
   };
   stops.push(follow(model, ["alpha", "gamma"], draw), follow(model, STATE, point));
-  const style = `position:relative;aspect-ratio:${side}/${total};margin:2px 0`;
+  const style = `position:relative;aspect-ratio:${side}/${total};margin:4px 8px 36px 42px`;
   return html(
     "div",
-    { style: "flex:1 1 88px;min-width:0;max-width:230px" },
+    { style: "flex:1 1 180px;min-width:0;max-width:340px" },
     html("div", {}, html("b", {}, loss.short), " ", value),
-    html("div", { style }, square, ground, art),
+    html("div", { style }, square, ground, art, ...scales()),
   );
+}
+
+/** The numbers and names along the left and the lower side of a landscape. */
+function scales() {
+  const { side, gap, strip } = MAP;
+  const total = side + gap + strip;
+  const tick = (text, place) =>
+    html("span", { "aria-hidden": "true", style: `position:absolute;font-size:12px;line-height:1;${place}` }, text);
+  const left = (text, y) => tick(text, `right:calc(100% + 4px);top:${(100 * y) / total}%;transform:translateY(-50%)`);
+  const below = (text, x) => tick(text, `top:calc(100% + 4px);left:${x}%;transform:translateX(-50%)`);
+  const turned = "writing-mode:vertical-rl;transform:translateY(-50%) rotate(180deg)";
+  return [
+    ...[1, 0.5, 0].map((q) => left(q, (1 - q) * side)),
+    left("bg", side + gap + strip / 2),
+    tick("target q", `left:-42px;top:${(50 * side) / total}%;${turned}`),
+    ...[0, 0.5, 1].map((p) => below(p, 100 * p)),
+    tick("score p", "top:calc(100% + 20px);left:50%;transform:translateX(-50%)"),
+  ];
 }
 
 /** The handle of a landscape, and the area where a press moves it: both set p and q. */
@@ -208,7 +223,11 @@ function cursor(model, loss, art) {
 }
 
 function landscapes(model, stops) {
-  const maps = html("div", { style: "display:flex;gap:10px" }, ...LOSSES.map((loss) => landscape(model, loss, stops)));
+  const maps = html(
+    "div",
+    { style: "display:flex;flex-wrap:wrap;gap:4px 10px" },
+    ...LOSSES.map((loss) => landscape(model, loss, stops)),
+  );
   const mix = ([r, g, b], a) => `rgba(${r},${g},${b},${a})`;
   const colours = `${mix(UP, 1)},${mix(UP, 0)} 50%,${mix(DOWN, 0)} 50%,${mix(DOWN, 1)}`;
   const bar = html("div", {
@@ -221,10 +240,10 @@ function landscapes(model, stops) {
     "div",
     {},
     html("b", {}, "Push on the logit"),
-    ": minus the gradient. Right: p from 0 to 1. Up: q from 0 to 1. Strip: background. Dashed: p = q.",
+    ": minus the gradient. Drag the ring. Strip bg: background, q = 0. Dashed: p = q.",
   );
   const legend = html("div", { style: "max-width:320px;margin-top:6px" }, bar, ticks);
-  return html("div", { style: "flex-basis:340px" }, heading, maps, legend);
+  return html("div", { style: "flex-basis:100%" }, heading, maps, legend);
 }
 
 function render({ model, el }) {
