@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -455,12 +456,13 @@ def _write_split(folder, split, indices, size, seed):
     for name in (split, "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
-    scenes = (_write_scene(folder / split, seed, size, numbers) for numbers in enumerate(indices, start=1))
-    for image_id, (name, (height, width), objects) in enumerate(scenes, start=1):
-        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        for (x1, y1, x2, y2), label, area in objects:
-            what = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
-            annotations.append(what | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0})
+    write = functools.partial(_write_scene, folder / split, seed, size)
+    with ThreadPoolExecutor(2) as pool:  # NumPy and the PNG encoder compute without Python's lock, most of the time
+        for image_id, (name, (height, width), objects) in enumerate(pool.map(write, enumerate(indices, 1)), 1):
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+            for (x1, y1, x2, y2), label, area in objects:
+                what = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
+                annotations.append(what | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area, "iscrowd": 0})
     categories = [{"id": k, "name": name, "supercategory": "shape"} for k, name in enumerate(CLASSES, start=1)]
     contents = {"info": {"description": f"ShapeScenes, {split}, drawn by vfnet_edu"}}
     contents |= {"images": images, "annotations": annotations, "categories": categories}

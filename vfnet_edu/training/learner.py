@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from vfnet_edu.models.detector import Detector
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.config import to_dict
-from vfnet_edu.runtime.devices import Ranks, resolve_precision
+from vfnet_edu.runtime.devices import Ranks, choose_precision
 from vfnet_edu.training import averaging
 from vfnet_edu.training.plan import Plan, Progress
 from vfnet_edu.training.schedule import make_optimizer
@@ -85,7 +85,7 @@ class Learner:
 def make_learner(model: Detector, ranks: Ranks) -> Learner:
     """A learner at the start of its run; the model moves to the device of this process."""
     optim = model.recipe.optim
-    precision = resolve_precision(optim.precision, ranks.device)
+    precision = choose_precision(optim.precision, ranks.device)
     model = model.to(ranks.device).to(memory_format=torch.channels_last)
     return Learner(
         model=model,
