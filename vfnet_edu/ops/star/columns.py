@@ -73,7 +73,9 @@ class _Columns(torch.autograd.Function):
         starts = (torch.arange(len(cells))[:, None] * _READS + _FIRST_READ).flatten()  # (9 M,)
         ctx.save_for_backward(table, cells, factors, starts)
         ctx.order = order
-        return F.embedding_bag(cells.flatten(), table, starts, mode="sum", per_sample_weights=factors.flatten())
+        return F.embedding_bag(  # detached: for a table that wants gradients it prepares for them, at twice the time
+            cells.flatten(), table.detach(), starts, mode="sum", per_sample_weights=factors.flatten()
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
