@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,40 @@ def test_an_answer_that_is_wrong_in_its_own_way_sees_the_first_difference():
     assert not right and told == "On 1, 0.5 you return 7; it should be 0.5. Think of tiles."
     told, right = area.judge(lambda w, h: (w, h))
     assert not right and "you return 2 values; it should be a number" in told
+
+
+def test_lists_and_tensors_say_the_same():
+    pair = Exercise("pair", lambda x: (x, 2 * x), [(1.0,), (3.0,)], [], "yes", "no")
+    assert pair.judge(lambda x: torch.tensor([x, 2 * x]))[1]
+    assert pair.judge(lambda x: np.array([x, 2 * x]))[1]
+    assert not pair.judge(lambda x: torch.tensor([x, x]))[1]
+    double = Exercise("double", lambda x: 2 * x, [(torch.ones(3),)], [], "yes", "no")
+    assert double.judge(lambda x: [2.0, 2.0, 2.0])[1] and double.judge(lambda x: np.full(3, 2.0))[1]
+    assert "2 values" in double.judge(lambda x: [[1.0], [2.0, 3.0]])[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda x: -2 * x, "the sign is flipped"),
+        (lambda x: (2 * x).sum(), "the sum of the right values"),
+        (lambda x: (2 * x).mean(), "the mean of the right values"),
+        (lambda x: [(2 * x).tolist()], "packed once too often"),
+        (lambda x: 2 * x.flip(-1), "reversed"),
+        (lambda x: (2 * x).T, "rows and columns"),
+        (lambda x: (2 * x).round(), "rounded"),
+        (lambda x: 1 - 2 * x, "one minus"),
+        (lambda x: 6 * x, "Every value is 3 times what it should be"),
+        (lambda x: 2 * x + 1, "it should be"),
+        (lambda x: 0 * x, "it should be"),
+        (lambda x: "six", "you return text"),
+    ],
+)
+def test_a_slip_that_any_exercise_knows(answer, told):
+    cases = [(torch.tensor([[0.1, 0.7], [1.4, 0.0]]),), (torch.tensor([[3.3, 2.1], [0.2, 0.9]]),)]
+    double = Exercise("double", lambda x: 2 * x, cases, [], "yes", "Twice.")
+    verdict, right = double.judge(answer)
+    assert not right and told in verdict and verdict.endswith("Twice.")
 
 
 def test_stubs_and_errors_are_told_not_raised():

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class Exercise:
     """A question about one function; call it with an answer.
 
     >>> from vfnet_edu import exercises
-    >>> exercises.chapter_01.locations(my_locations)
+    >>> exercises.chapter_01.cells(my_cells)
     """
 
     name: str
@@ -64,14 +65,15 @@ class Exercise:
         for mistake, hint in self.mistakes:
             if self._same(given, [mistake(*_copies(case)) for case in self.cases]):
                 return hint, False
-        return self._first_difference(given, wanted), False
+        slip = _slip(given, wanted, self.tolerance)
+        return (f"{slip} {self.hint}" if slip else self._first_difference(given, wanted)), False
 
     def _same(self, a: Sequence, b: Sequence) -> bool:
         return all(alike(x, y, self.tolerance) for x, y in zip(a, b, strict=True))
 
     def _first_difference(self, given: Sequence, wanted: Sequence) -> str:
         for case, mine, truth in zip(self.cases, given, wanted, strict=True):
-            if kind(mine) != kind(truth):
+            if kind(_as_kind_of(truth, mine)) != kind(truth):
                 return f"On {self.describe(case)} you return {kind(mine)}; it should be {kind(truth)}. {self.hint}"
             if not alike(mine, truth, self.tolerance):
                 if not case:  # a single question: the right value would be the whole answer
@@ -82,6 +84,7 @@ class Exercise:
 
 def alike(a, b, tolerance: float) -> bool:
     """Whether two answers are equal up to `tolerance`: numbers, tensors, strings, or containers of them."""
+    a = _as_kind_of(b, a)
     if kind(a) != kind(b):
         return False
     if isinstance(b, Tensor):
@@ -105,6 +108,62 @@ def kind(value) -> str:
     if isinstance(value, tuple | list):
         return f"{len(value)} value{'' if len(value) == 1 else 's'}"
     return {"NoneType": "nothing", "str": "text"}.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def _as_kind_of(wanted, given):
+    """A tensor or array where a list is asked for, and a list where a tensor is: both say the same."""
+    if isinstance(wanted, tuple | list) and hasattr(given, "tolist") and getattr(given, "ndim", 0):
+        return given.tolist()
+    if isinstance(wanted, Tensor) and not isinstance(given, Tensor) and isinstance(given, tuple | list | np.ndarray):
+        try:
+            return torch.as_tensor(given)
+        except (ValueError, TypeError, RuntimeError):  # a ragged list, text
+            return given
+    return given
+
+
+# ------------------------------------------------------------------ slips that can be made in any exercise
+SLIPS: list[tuple[Callable[[Tensor], Tensor], str]] = [
+    (lambda x: -x, "The sizes are right and the sign is flipped."),
+    (lambda x: x.sum(), "You return the sum of the right values, one number: they are wanted one by one."),
+    (lambda x: x.mean(), "You return the mean of the right values, one number: they are wanted one by one."),
+    (lambda x: x.unsqueeze(0), "The values are right, but they are packed once too often: drop the outer axis."),
+    (lambda x: x.flip(-1) if x.dim() else x, "The values are right, but their order is reversed."),
+    (lambda x: x.mT if x.dim() > 1 else x, "The values are right, but rows and columns are exchanged."),
+    (lambda x: x.round(), "You have rounded: the values are not whole numbers."),
+    (lambda x: 1 - x, "You return one minus the right values."),
+]
+
+
+def _slip(given: Sequence, wanted: Sequence, tolerance: float) -> str:
+    """What an answer that is wrong in no way of its own has done to the right values; "" if nothing simple."""
+    mine, right = [_numbers(x) for x in given], [_numbers(x) for x in wanted]
+    if any(x is None for x in (*mine, *right)):
+        return ""
+    for change, hint in SLIPS:
+        if all(alike(a, change(b), tolerance) for a, b in zip(mine, right, strict=True)):
+            return hint
+    return _factor(mine, right)
+
+
+def _factor(mine: list, right: list) -> str:
+    """One factor that all values are too large by."""
+    if any(a.shape != b.shape for a, b in zip(mine, right, strict=True)):
+        return ""
+    a, b = (torch.cat([x.flatten() for x in part]) for part in (mine, right))
+    some = b != 0
+    factors = a[some] / b[some]
+    if some.sum() < 2 or not torch.allclose(factors, factors[:1], rtol=1e-4) or a[~some].any() or factors[0] == 0:
+        return ""
+    return f"Every value is {_short(float(factors[0]))} times what it should be."
+
+
+def _numbers(value) -> Tensor | None:
+    """A number, a tensor or a list of numbers as a tensor of float64."""
+    try:
+        return None if isinstance(value, bool | str) else torch.as_tensor(value).double()
+    except (ValueError, TypeError, RuntimeError):
+        return None
 
 
 def _copies(case: tuple) -> tuple:
