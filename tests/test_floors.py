@@ -19,17 +19,22 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "recipe < models.detector",
     "recipes",
     "weights.download < weights.ours weights.mmdet_config < weights.imagenet weights.mmdet < weights.zoo",
-    "evaluation.calibration < evaluation.scores < evaluation.judge",
+    "evaluation.average_precision "
+    "evaluation.calibration < evaluation.scores < evaluation.judge evaluation.oracle evaluation.frozen "
+    "< evaluation.linear",
     "viz.drawing viz.page viz.chapters < viz.plots viz.data_report < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "
     "< training.run",
     "inference",
     "evaluate predict",
     "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
-    "bench.speedrun bench.turns bench.synthetic < bench.rows < bench.peers",
-    "widgets.front_end < widgets.pyramid widgets.atss widgets.loss widgets.ranking widgets.star widgets.planner",
-    "exercises.engine < exercises.chapter_01 exercises.chapter_06 exercises.chapter_09 exercises.chapter_11 "
-    "exercises.chapter_18",
+    "bench.ranking bench.speedrun bench.turns bench.synthetic < bench.rows < bench.peers",
+    "widgets.front_end < widgets.detector widgets.pyramid widgets.ranked_list "
+    "widgets.atss widgets.loss widgets.ranking widgets.star "
+    "widgets.oracle widgets.trainer widgets.planner",
+    "exercises.engine < exercises.chapter_00 exercises.chapter_01 exercises.chapter_03 "
+    "exercises.chapter_06 exercises.chapter_08 "
+    "exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 exercises.chapter_18",
     "bench.__main__",
     "__main__",
 ]

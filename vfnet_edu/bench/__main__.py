@@ -13,6 +13,7 @@ WHAT = {
     "data": "images per second of the loader, by number of workers",
     "assign": "ATSS against its naive reference, by number of boxes",
     "speedrun": "the ladder of the fastest way to 59 AP on the embedded data set",
+    "ranking": "which loss teaches a score to rank: frozen boxes, four losses, three seeds",
     "losses": "focal against varifocal loss, head by head, on the embedded data set",
 }
 

@@ -13,6 +13,7 @@ _HOME = {  # explorer -> its module here
     "AtssExplorer": "atss",
     "LossExplorer": "loss",
     "RankingExplorer": "ranking",
+    "TrainerExplorer": "trainer",
     "StarExplorer": "star",
     "TrainingPlanner": "planner",
 }
