@@ -260,6 +260,13 @@ def test_sides_are_drawn_from_the_whole_range():
     assert values.tolist() == [48, 49, 50, 51, 52] and counts.min() > 80
 
 
+def test_images_are_smaller_in_the_first_epochs():
+    config = AugmentConfig(long_side=(100, 200), short_side=(100, 100), small_epochs=2, small=0.75)
+    assert [config.in_epoch(epoch).long_side for epoch in range(4)] == [(75, 150)] * 2 + [(100, 200)] * 2
+    assert config.in_epoch(1).short_side == (75, 75)
+    assert AugmentConfig().in_epoch(0) == AugmentConfig()
+
+
 def test_sides_are_drawn_independently():
     config = AugmentConfig(long_side=(64, 96), short_side=(48, 72), flip=0)
     factors = np.array([sy for *_, (_, sy) in draws(config)])  # min of two uniform draws on 1 .. 1.5: mean 1.1667

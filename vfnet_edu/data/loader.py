@@ -114,7 +114,7 @@ class Samples(Dataset[tuple[Tensor, dict] | UserError]):
             return error
         if isinstance(self.change, AugmentConfig):
             rng = generator(self.seed, epoch, row)
-            image, boxes, labels, scale = augment(self.change, rng, image, boxes, labels)
+            image, boxes, labels, scale = augment(self.change.in_epoch(epoch), rng, image, boxes, labels)
         else:
             image, boxes, scale = resize(image, boxes, self.change)
         target = {

@@ -6,7 +6,7 @@ processes nor the order in which they are served changes a pixel.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,6 +28,15 @@ class AugmentConfig:
     crop: float = 0.0  # probability of cropping to a window, before resizing (VFNet-X: 0.5)
     crop_range: tuple[float, float] = (0.75, 0.75)  # least height and width of the window, as fractions of the image's
     cutout: float = 0.0  # probability of blackening 5 to 10 small rectangles, after resizing (VFNet-X: 0.5)
+    small_epochs: int = 0  # in so many epochs at the start, images are ...
+    small: float = 0.75  # ... this much smaller: steps take less time while there is most to learn (no row of the tables)
+
+    def in_epoch(self, epoch: int) -> "AugmentConfig":
+        """With the lengths of this epoch, which counts from 0."""
+        if epoch >= self.small_epochs:
+            return self
+        long, short = (tuple(round(self.small * side) for side in sides) for sides in (self.long_side, self.short_side))
+        return replace(self, long_side=long, short_side=short)
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
