@@ -15,6 +15,7 @@ _HOME = {  # explorer -> its module here
     "RankingExplorer": "ranking",
     "TrainerExplorer": "trainer",
     "StarExplorer": "star",
+    "OracleExplorer": "oracle",
     "TrainingPlanner": "planner",
 }
 

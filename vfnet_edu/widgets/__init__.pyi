@@ -2,6 +2,7 @@
 
 from vfnet_edu.widgets.atss import AtssExplorer as AtssExplorer
 from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
+from vfnet_edu.widgets.oracle import OracleExplorer as OracleExplorer
 from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner
 from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
