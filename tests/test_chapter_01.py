@@ -124,7 +124,7 @@ def test_overlap_in_javascript(explorer):
 
 
 # ------------------------------------------------------------------ the exercises
-EXERCISES = [chapter_01.locations, chapter_01.box, chapter_01.candidates]
+EXERCISES = [chapter_01.cells, chapter_01.box, chapter_01.pairs]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
@@ -137,11 +137,11 @@ def test_every_mistake_has_its_own_hint(exercise):
     assert not right and "returns nothing" in verdict
 
 
-def test_locations_are_those_of_the_network():
+def test_cells_are_those_of_the_network():
     with torch.device("meta"):
         model = vf.build(vf.recipes.vfnet_r50_1x())
         out = model.network(torch.empty(1, 3, 352, 512))
-    assert chapter_01.locations.reference(333, 500, model.head.config.strides) == out.logits.shape[1]
+    assert chapter_01.cells.reference(333, 500, model.head.config.strides) == out.logits.shape[1]
 
 
 def test_answers_in_other_words_are_right_too():
@@ -150,14 +150,14 @@ def test_answers_in_other_words_are_right_too():
         l, t, r, b = ltrb
         return torch.stack([x - l, y - t, x + r, y + b])
 
-    def my_candidates(logits, threshold):
+    def my_pairs(logits, threshold):
         score = 1 / (1 + torch.exp(-logits))
         pairs = [(i, k) for i in range(len(score)) for k in range(score.shape[1]) if score[i, k] > threshold]
         return torch.tensor(pairs)
 
-    def my_locations(height, width, strides):
+    def my_cells(height, width, strides):
         height, width = (32 * ((side + 31) // 32) for side in (height, width))
         return sum(((height - 1) // s + 1) * ((width - 1) // s + 1) for s in strides)
 
-    assert chapter_01.box.judge(my_box)[1] and chapter_01.candidates.judge(my_candidates)[1]
-    assert chapter_01.locations.judge(my_locations)[1]
+    assert chapter_01.box.judge(my_box)[1] and chapter_01.pairs.judge(my_pairs)[1]
+    assert chapter_01.cells.judge(my_cells)[1]

@@ -1,4 +1,4 @@
-"""Exercises of chapter 1: how many locations, which box, which candidates."""
+"""Exercises of chapter 1: how many cells, which box, which pairs of a row and a class."""
 
 import math
 
@@ -10,13 +10,13 @@ from vfnet_edu.exercises.engine import Exercise
 from vfnet_edu.priors import ceil32
 
 
-# ------------------------------------------------------------------ how many places a detector looks at
+# ------------------------------------------------------------------ how many cells a detector has
 def _cells(height: float, width: float, strides: tuple[int, ...], whole=math.ceil) -> int:
     return sum(whole(height / s) * whole(width / s) for s in strides)
 
 
-locations = Exercise(
-    name="locations",
+cells = Exercise(
+    name="cells",
     reference=lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides),
     cases=[
         (800, 1333, (8, 16, 32, 64, 128)),
@@ -53,7 +53,7 @@ locations = Exercise(
         ),
         (
             lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides[1:]),
-            "The finest level is missing, and it holds about three quarters of all locations.",
+            "The finest level is missing, and it holds about three quarters of all cells.",
         ),
         (
             lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides[:1]),
@@ -128,6 +128,22 @@ box = Exercise(
             _corner_and_size,
             "The first two numbers are right; the last two are a width and a height. Return the lower right corner.",
         ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb)[[1, 0, 3, 2]],
+            "Your box is y1, x1, y2, x2. Arrays name the row first, boxes name x first.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb[[2, 3, 0, 1]]),
+            "Left and right are exchanged, and so are top and bottom: the first two distances are subtracted.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(0, 0, stride, ltrb),
+            "You measure from the corner of the picture. The distances are measured from the point of the cell.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, -ltrb),
+            "Every sign is flipped: left and top are subtracted, right and bottom are added.",
+        ),
     ],
     right="The cell gives the point, the point and four distances give the box.",
     hint="The point is (column * stride, row * stride); subtract left and top from it, add right and bottom.",
@@ -135,7 +151,7 @@ box = Exercise(
 
 
 # ------------------------------------------------------------------ what survives the threshold
-def _candidates(logits: Tensor, threshold: float) -> Tensor:
+def _pairs(logits: Tensor, threshold: float) -> Tensor:
     return torch.nonzero(logits.sigmoid() > threshold)
 
 
@@ -145,9 +161,9 @@ def _best_class_only(logits: Tensor, threshold: float) -> Tensor:
     return torch.stack([row, label[row]], dim=1)
 
 
-candidates = Exercise(
-    name="candidates",
-    reference=_candidates,
+pairs = Exercise(
+    name="pairs",
+    reference=_pairs,
     cases=[
         (torch.tensor([[2.0, 1.0, -3.0], [-2.0, -2.5, -4.0], [0.0, 3.0, -0.25]]), 0.5),
         (torch.tensor([[0.0, -0.4], [-0.4, 0.3], [1.5, 1.4], [-6.0, -5.0]]), 0.4),
@@ -165,7 +181,7 @@ candidates = Exercise(
         ),
         (
             _best_class_only,
-            "You keep only the best class of a cell. Two classes of one cell may both pass: each is a candidate.",
+            "You keep only the best class of a cell. Two classes of one cell may both pass: each is a pair of its own.",
         ),
         (
             lambda logits, threshold: torch.nonzero(logits.sigmoid() >= threshold),
@@ -178,6 +194,22 @@ candidates = Exercise(
         (
             lambda logits, threshold: torch.nonzero(logits.sigmoid().amax(dim=1) > threshold)[:, 0],
             "You say which cells pass, but not for which class. Return pairs (row, class).",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero(logits.sigmoid().sigmoid() > threshold),
+            "One sigmoid too many. It turns a logit into a score; a score needs no second one.",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero(logits.sigmoid() < threshold),
+            "These are the pairs that do *not* pass: keep what is above the threshold.",
+        ),
+        (
+            lambda logits, threshold: (logits.sigmoid() > threshold).long(),
+            "A map of yes and no is right so far. `torch.nonzero` turns it into the list of pairs.",
+        ),
+        (
+            lambda logits, threshold: (logits.sigmoid() > threshold).sum(),
+            "You count the pairs. Return the pairs themselves: `torch.nonzero`.",
         ),
     ],
     right="Every pair of a cell and a class is judged on its own: one sigmoid each, strictly above the threshold.",
