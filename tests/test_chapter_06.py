@@ -5,7 +5,7 @@ import torch
 from javascript import in_node
 
 from vfnet_edu.assigners import atss
-from vfnet_edu.boxes import centers, iou
+from vfnet_edu.boxes import centers, iou, xyxy_to_ltrb
 from vfnet_edu.exercises import chapter_06
 from vfnet_edu.priors import pyramid_anchors
 
@@ -89,8 +89,16 @@ def test_each_mistake_earns_its_own_hint(exercise):
         assert exercise.judge(mistake) == (hint, False)
 
 
+def test_any_side_is_no_test_of_inside():
+    def any_side(overlaps, points, box):
+        return (overlaps >= overlaps.mean() + overlaps.std()) & (xyxy_to_ltrb(points, box).amax(-1) > 0.01)
+
+    verdict, is_right = chapter_06.positives.judge(any_side)
+    assert not is_right and "*any* positive distance" in verdict
+
+
 def test_an_answer_that_decides_nothing_is_told_what_is_missing():
-    answers = (lambda o, p, b: torch.zeros(len(o), dtype=torch.bool), lambda o, p, b: (o >= 0.2).tolist())
+    answers = (lambda o, p, b: torch.zeros(len(o), dtype=torch.bool), lambda o, p, b: (o >= 0.2).tolist() * 2)
     for answer in answers:
         verdict, is_right = chapter_06.positives.judge(answer)
         assert not is_right and "should be" in verdict

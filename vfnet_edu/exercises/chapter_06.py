@@ -35,6 +35,14 @@ candidates = Exercise(
             lambda level_sizes, k: sum(max(k, size) for size in level_sizes),
             "You take the larger of k and the level's size; the smaller one is what the level can give.",
         ),
+        (
+            lambda level_sizes, k: sum(k if size >= k else 0 for size in level_sizes),
+            "You leave out the levels with fewer than k points. They give what they have.",
+        ),
+        (
+            lambda level_sizes, k: [min(k, size) for size in level_sizes],
+            "These are the candidates level by level: add them up.",
+        ),
     ],
     right="Small levels give all they have, the others k: the object looks at every level, whatever its own size.",
     hint="On each level the candidates are the k nearest points, or all points if there are fewer.",
@@ -85,6 +93,11 @@ threshold = Exercise(
             "You average the deviations within the levels. The spread between the levels is what ATSS wants to see: "
             "pool all candidates first.",
         ),
+        (
+            lambda o: o.amax(1).mean(),
+            "You average the best IoU of each level. All candidates set the bar, the bad ones too.",
+        ),
+        (lambda o: o.max(), "That is the best IoU: only one candidate would pass. The bar is mean plus deviation."),
         (lambda o: torch.tensor(0.5), "That is the old rule. Here every object has its own threshold."),
     ],
     right="Mean plus unbiased standard deviation, over the candidates of all levels together.",
@@ -127,6 +140,11 @@ positives = Exercise(
             torch.tensor([[16.0, 24], [16, 32], [24, 24], [24, 32], [32, 24], [32, 32]]),
             _BOX,
         ),
+        (  # the bar of all candidates, which two reach; of those inside alone, which none does
+            torch.tensor([0.5, 0.5, 0.4, 0.0, 0.0, 0.0]),
+            torch.tensor([[16.0, 24], [16, 32], [24, 24], [0, 24], [56, 24], [16, 48]]),
+            _BOX,
+        ),
     ],
     mistakes=[
         (
@@ -136,7 +154,8 @@ positives = Exercise(
         ),
         (
             lambda o, p, b: _passes(o),
-            "The second test is missing: the point must lie inside the box, or it looks at something else.",
+            "Points outside the box pass. Either the second test is missing, or it asks for *any* positive distance, "
+            "which every point has: inside means that the smallest of the four is positive.",
         ),
         (lambda o, p, b: _inside(p, b), "Being inside is not enough: the IoU must reach mean + std as well."),
         (lambda o, p, b: _passes(o) | _inside(p, b), "Both tests must hold: & instead of |."),
@@ -160,6 +179,20 @@ positives = Exercise(
             lambda o, p, b: (o >= o.mean() + o.std(correction=0)) & _inside(p, b),
             "Your standard deviation divides by n; ATSS divides by n - 1, which lifts the bar a little.",
         ),
+        (
+            lambda o, p, b: (o >= o[_inside(p, b)].mean() + o[_inside(p, b)].std()) & _inside(p, b),
+            "You take mean and std of the candidates inside only. The bar is set by all candidates; who lies inside is "
+            "asked afterwards.",
+        ),
+        (
+            lambda o, p, b: _passes(o) & _inside(p.flip(-1), b),
+            "You have x and y of the points exchanged: a point is (x, y), a box x1, y1, x2, y2.",
+        ),
+        (
+            lambda o, p, b: torch.nonzero(_decide(o, p, b))[:, 0],
+            "These are the right points, by number. Return a boolean for each candidate instead.",
+        ),
+        (lambda o, p, b: ~_decide(o, p, b), "That is everybody who does *not* learn the object."),
     ],
     right="Good enough by the object's own standard, and inside it: those points learn the object, all others do not.",
     hint="A candidate is positive if its IoU is at least mean + std (n - 1) and its point lies inside the box.",

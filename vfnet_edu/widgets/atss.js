@@ -237,6 +237,7 @@ function picture(model) {
     svg("rect", { width: W, height: H, fill: "var(--ve-panel)", stroke: "var(--ve-line)" }),
     ...[under, ellipse, frame, over, ...handles],
   );
+  plane.append(invitation(model));
 
   const indexOf = (candidate) => strides.indexOf(2 ** candidate.level);
   const colourOf = (candidate) => COLOURS[indexOf(candidate) % 5];
@@ -254,6 +255,20 @@ function picture(model) {
     over.replaceChildren(...marks.reverse()); // coarse levels below: their marks are larger
   };
   return { plane, draw };
+}
+
+/** "drag me" under the object, until somebody does. */
+function invitation(model) {
+  const [x1, y1, x2, y2] = model.get("box");
+  const below = y2 + 18 < model.get("height");
+  const halo = { stroke: "var(--ve-panel)", "stroke-width": 5, "paint-order": "stroke", "pointer-events": "none" };
+  const words = svg(
+    "text",
+    { x: (x1 + x2) / 2, y: below ? y2 + 16 : y1 - 10, "text-anchor": "middle", "font-weight": 600, ...halo },
+    "↔ drag me, or a corner",
+  );
+  model.on("change:box", () => words.remove());
+  return words;
 }
 
 /** The square of a candidate, dashed. */
