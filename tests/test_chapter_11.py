@@ -8,6 +8,7 @@ from javascript import in_node
 from PIL import Image
 from torch import Tensor
 
+from vfnet_edu.boxes import iou, ltrb_to_xyxy
 from vfnet_edu.exercises import chapter_11
 from vfnet_edu.ops.star.operator import star_conv2d, star_offsets
 
@@ -72,12 +73,28 @@ def test_a_box_stays_on_the_picture_and_on_the_grid():
     assert point == [96, 64] and ltrb == [0, 0, 11, 11]
 
 
+def test_iou_and_toy_score():
+    ltrb = torch.tensor(boxes(), dtype=torch.float64)
+    point = torch.tensor([150.0, 120.0], dtype=torch.float64)
+    truth = torch.tensor([100.0, 60, 260, 200], dtype=torch.float64)
+    got = in_node("star", "data[0].map((ltrb) => fit([150, 120], ltrb, data[1]))", [boxes(), truth.tolist()])
+    wanted = iou(ltrb_to_xyxy(point, ltrb), truth)
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), wanted, rtol=1e-12, atol=1e-12)
+    assert in_node("star", "fit([5, 5], [1, 1, 1, 1], [50, 50, 60, 60])") == 0
+    a, b = (255 * torch.rand(2, 9, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).unbind()
+    score = in_node("star", "likeness(...data)", [a.tolist(), b.tolist()])
+    assert score == pytest.approx(1 - float((a - b).abs().mean()) / 255, abs=1e-12)
+    assert in_node("star", "likeness(data, data)", a.tolist()) == 1
+
+
 def test_words():
     say = "words([192, 152], [80, 100, 80, 100], 8)"
     assert in_node("star", say) == (
         "Box 160 × 200 px around the point (192, 152), stride 8: the star reaches 12.5 cells up; the 3x3 grid reaches "
         "1. Tap 1 (top left) is offset by (−11.5, −9) cells."
     )
+    told = in_node("star", "words([192, 152], [80, 100, 80, 100], 8, [112, 52, 272, 252])")
+    assert told.startswith("IoU with the dashed box 1.00. Box 160")
     assert "all offsets are 0" in in_node("star", "words([192, 152], [8, 8, 8, 8], 8)")
 
 

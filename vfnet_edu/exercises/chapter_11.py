@@ -39,6 +39,15 @@ def _point_first(*box):
     return [value for k in (4, 3, 1, 5, 7, 0, 2, 6, 8) for value in pairs[k]]
 
 
+def _side_midpoints(left, top, right, bottom, stride):
+    """Taps 2, 4, 6 and 8 in the middle of the sides, as if the point were the centre of the box."""
+    pairs = _pairs(_offsets(left, top, right, bottom, stride))
+    x, y = (right - left) / 2 / stride, (bottom - top) / 2 / stride
+    for k, axis, middle in ((1, 1, x), (7, 1, x), (3, 0, y), (5, 0, y)):
+        pairs[k] = [middle if axis == i else value for i, value in enumerate(pairs[k])]
+    return [value for pair in pairs for value in pair]
+
+
 def _signs_forgotten(left, top, right, bottom, stride):
     return _offsets(-left, -top, right, bottom, stride)
 
@@ -69,6 +78,19 @@ offsets = Exercise(
         (
             lambda *box: _offsets(*box)[0::2] + _offsets(*box)[1::2],
             "All dy come first, then all dx. They must alternate: dy and dx of tap 1, dy and dx of tap 2, …",
+        ),
+        (
+            _side_midpoints,
+            "Taps 2, 4, 6 and 8 are in the middle of the sides. They belong straight above and beside the point, which "
+            "need not be the centre of the box.",
+        ),
+        (
+            lambda *box: _offsets(*box)[:8] + _offsets(*box)[10:],
+            "Eight pairs: the point itself, tap 5, is missing. Its offset is (0, 0), but it must be there.",
+        ),
+        (
+            lambda *box: [-value for value in _offsets(*box)],
+            "Every sign is flipped. Up and left are negative, down and right are positive.",
         ),
         (_signs_forgotten, "Left and up are negative directions: the distances to the left and top side need a minus."),
         (
@@ -152,6 +174,10 @@ read_between = Exercise(
         (
             lambda cells, y, x: _mix(cells, y, x, y - math.floor(y), 0),
             "You mix along y only. There are four neighbours: do the same between the two columns.",
+        ),
+        (
+            lambda cells, y, x: cells[math.ceil(y), math.ceil(x)],
+            "You round up and read one cell. Mix the four around the position.",
         ),
     ],
     right="Bilinear. The value now changes smoothly as the position moves, so a gradient can say where to move it.",

@@ -73,10 +73,33 @@ export function toGrid([px, py], [l, t, r, b], stride) {
   return [[x, y], [l + x - px, t + y - py, r + px - x, b + py - y].map((d) => Math.max(d, 0))];
 }
 
+/** IoU of the box around a point with a true box [x1, y1, x2, y2]. */
+export function fit([px, py], [l, t, r, b], [x1, y1, x2, y2]) {
+  const wide = Math.min(px + r, x2) - Math.max(px - l, x1);
+  const high = Math.min(py + b, y2) - Math.max(py - t, y1);
+  const shared = Math.max(wide, 0) * Math.max(high, 0);
+  const covered = (l + r) * (t + b) + (x2 - x1) * (y2 - y1) - shared;
+  return covered > 0 ? shared / covered : 0;
+}
+
+/** A toy score: 1 minus the mean difference between what is read and what is wanted, both nine colours up to 255. */
+export function likeness(read, wanted) {
+  const differences = read.flatMap((colour, k) => colour.map((c, i) => Math.abs(c - wanted[k][i])));
+  return 1 - differences.reduce((a, b) => a + b, 0) / differences.length / 255;
+}
+
+/** The true box seen from a point: what the star of a perfect box would reach. */
+const trueReach = ([px, py], [x1, y1, x2, y2]) => [px - x1, py - y1, x2 - px, y2 - py];
+
 const short = (x) => String(Number(x.toFixed(2))).replace("-", "−");
 
 /** What the state means, in words. */
-export function words(point, ltrb, stride) {
+export function words(point, ltrb, stride, truth = []) {
+  const overlap = truth.length ? `IoU with the dashed box ${number(fit(point, ltrb, truth))}. ` : "";
+  return overlap + reaches(point, ltrb, stride);
+}
+
+function reaches(point, ltrb, stride) {
   const [l, t, r, b] = ltrb;
   const reach = Math.max(...ltrb);
   const way = ["left", "up", "right", "down"][ltrb.indexOf(reach)];
@@ -119,13 +142,17 @@ function photograph(model, stops) {
   });
   const frame = (stroke, w, opacity) => svg("rect", { fill: "none", stroke, opacity, "stroke-width": w });
   const outline = [frame(RIM, 5, 0.6), frame(STAR, 2.2, 1)];
+  const truth = model.get("truth").length ? [frame(RIM, 4, 0.6), frame("#fff", 2, 1)] : [];
+  if (truth.length) set(truth[1], { "stroke-dasharray": "7 5" });
+  const [x1, y1, x2, y2] = model.get("truth");
+  for (const rect of truth) set(rect, { x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
   const taps = WAYS.flatMap(() => WAYS).map((_, k) => tap(k));
   const ink = { fill: GRID, stroke: RIM, "stroke-width": 1, "pointer-events": "none" };
   const squares = taps.map(() => svg("rect", { x: -2.6, y: -2.6, width: 5.2, height: 5.2, ...ink }));
   movePoint(model, art, taps[4]);
   const sides = moveSides(model, art, taps);
   const above = [0, 2, 6, 8, 4, 3, 1, 5, 7].map((k) => taps[k]); // what can be grabbed is on top
-  art.append(svg("image", { href: model.get("image"), width, height }), ...outline, ...above, ...squares);
+  art.append(svg("image", { href: model.get("image"), width, height }), ...truth, ...outline, ...above, ...squares);
 
   const regrid = () => {
     const [point, ltrb, stride] = STATE.map((key) => model.get(key));
@@ -260,20 +287,32 @@ function swatches(title, mark) {
   const style = "display:inline-block;width:14px;vertical-align:-2px";
   const sign = svg("svg", { viewBox: "-7 -7 14 14", style, "aria-hidden": "true" }, mark);
   const heading = html("div", {}, sign, " ", html("b", {}, title));
-  return { paint, element: html("div", { style: "flex:0 0 auto" }, heading, art) };
+  const score = html("output", { style: "display:block" });
+  return { paint, score, element: html("div", { style: "flex:0 0 auto" }, heading, art, score) };
 }
 
 function readings(model, stops) {
   const star = swatches("Star reads", svg("circle", { r: 6, fill: STAR, stroke: RIM }));
   const grid = swatches("Grid reads", svg("rect", { x: -5, y: -5, width: 10, height: 10, fill: GRID, stroke: RIM }));
   const maps = {};
+  const home = model.get("point"); // the cell that is asked about the true box
   let pixels = null;
   const draw = () => {
     if (!pixels) return; // the photograph is still being decoded
     const [point, ltrb, stride] = STATE.map((key) => model.get(key));
     maps[stride] ??= colourMap(pixels, model.get("size"), stride);
-    star.paint(starCells(point, ltrb, stride).map((cell) => bilinear(maps[stride], cell)));
-    grid.paint(gridCells(point, stride).map((cell) => bilinear(maps[stride], cell)));
+    const read = (cells) => cells.map((cell) => bilinear(maps[stride], cell));
+    const seen = [read(starCells(point, ltrb, stride)), read(gridCells(point, stride))];
+    star.paint(seen[0]);
+    grid.paint(seen[1]);
+    const truth = model.get("truth");
+    if (truth.length) {
+      const [start, reach] = toGrid(home, trueReach(home, truth), stride);
+      const wanted = [read(starCells(start, reach, stride)), read(gridCells(start, stride))];
+      [star, grid].forEach(({ score }, i) => {
+        score.textContent = `score ${number(likeness(seen[i], wanted[i]))}`;
+      });
+    }
     grid.element.style.display = model.get("grid") ? "" : "none";
   };
   stops.push(follow(model, [...STATE, "grid"], draw));
@@ -298,7 +337,7 @@ function render({ model, el }) {
   const numbers = html("div", { style: "flex:1 1 272px" }, table(model, stops), readings(model, stops));
   root.append(controls, html("div", { class: "ve-row" }, photograph(model, stops), numbers), says);
   const draw = () => {
-    says.textContent = words(...STATE.map((key) => model.get(key)));
+    says.textContent = words(...STATE.map((key) => model.get(key)), model.get("truth"));
   };
   stops.push(follow(model, STATE, draw));
   return () => stops.forEach((stop) => stop());

@@ -17,7 +17,8 @@ class StarExplorer(anywidget.AnyWidget):
     """A box around a point of a photograph, its star, and beside it the fixed 3x3 grid of the same cell.
 
     The photograph plays the feature map: each cell holds the mean colour of the stride x stride pixels around its
-    point, and star and grid read these cells, with interpolation and 0 outside, as the convolutions do.
+    point, and star and grid read these cells, with interpolation and 0 outside, as the convolutions do.  With a true
+    box, the IoU is shown, and two toy scores: how alike the nine readings are to those on the true box, 1 for equal.
 
     Args:
         photo: an image file or a PIL image; it is made smaller and cut to whole cells of 32 pixels.
@@ -34,6 +35,9 @@ class StarExplorer(anywidget.AnyWidget):
         traitlets.Float(min=0), [76.0, 128.0, 92.0, 112.0], help="distances of the sides from the point, pixels"
     ).tag(sync=True)
     stride = traitlets.Int(8, help="pixels per cell: 8, 16 or 32").tag(sync=True)
+    truth = traitlets.List(traitlets.Float(), help="a true box x1, y1, x2, y2: its IoU and toy scores are shown").tag(
+        sync=True
+    )
     grid = traitlets.Bool(True, help="whether the 3x3 grid is drawn, too").tag(sync=True)
 
     def __init__(self, photo: str | Path | Image.Image, **traits):
