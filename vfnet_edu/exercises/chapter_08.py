@@ -25,12 +25,12 @@ bars = Exercise(
         (
             lambda: [OWN, SORTED, CLASS, BOTH, BOXES],
             "Two neighbours change places. To name the class helps a box that had the wrong one; how many have that? "
-            "To re-sort helps every object whose best box does not come first, and chapter 9 counts five of six.",
+            "To re-sort helps every object whose best box does not come first. Look at the list above.",
         ),
         (
             lambda: [OWN, CLASS, SORTED, BOXES, BOTH],
-            "The last two change places. With the true IoU as score, the best box comes first. It is still not the "
-            "true box; and AP asks for an IoU of up to 0.95.",
+            "The last two change places. On COCO that is the order, as the paper's table will show. Here classes are "
+            "few and easy; the best box comes first with the true IoU, but it is still not the true box.",
         ),
         (
             lambda: [OWN, SORTED, CLASS, BOXES, BOTH],
