@@ -1,5 +1,23 @@
 """The checked exercises of the book, one module per chapter: ``exercises.chapter_06.threshold(my_threshold)``."""
 
-from vfnet_edu.exercises import chapter_01, chapter_06, chapter_08, chapter_09, chapter_10, chapter_11, chapter_18
+from vfnet_edu.exercises import (
+    chapter_01,
+    chapter_06,
+    chapter_08,
+    chapter_09,
+    chapter_10,
+    chapter_11,
+    chapter_14,
+    chapter_18,
+)
 
-__all__ = ["chapter_01", "chapter_06", "chapter_08", "chapter_09", "chapter_10", "chapter_11", "chapter_18"]
+__all__ = [
+    "chapter_01",
+    "chapter_06",
+    "chapter_08",
+    "chapter_09",
+    "chapter_10",
+    "chapter_11",
+    "chapter_14",
+    "chapter_18",
+]

@@ -16,6 +16,7 @@ _HOME = {  # explorer -> its module here
     "TrainerExplorer": "trainer",
     "StarExplorer": "star",
     "OracleExplorer": "oracle",
+    "TensorExplorer": "tensors",
     "TrainingPlanner": "planner",
 }
 

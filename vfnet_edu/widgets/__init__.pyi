@@ -7,4 +7,5 @@ from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner
 from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
 from vfnet_edu.widgets.star import StarExplorer as StarExplorer
+from vfnet_edu.widgets.tensors import TensorExplorer as TensorExplorer
 from vfnet_edu.widgets.trainer import TrainerExplorer as TrainerExplorer

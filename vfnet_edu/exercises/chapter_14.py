@@ -1,0 +1,252 @@
+"""Exercises of chapter 14: three functions of the detector, each broken in one line, to be mended."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import nms
+
+from vfnet_edu.exercises.engine import Exercise
+from vfnet_edu.losses import quality_focal_loss, varifocal_loss
+
+
+# ---- the classification loss ----------------------------------------------------------------------------------------
+def _positives(q):
+    return (q > 0).sum().clamp(min=1)
+
+
+def _score_loss(logits, q):
+    return varifocal_loss(logits, q).sum() / _positives(q)
+
+
+def _bce(logits, q):
+    return F.binary_cross_entropy_with_logits(logits, q, reduction="none")
+
+
+def _weighted(logits, q, weight):
+    """The loss with another weight for the background."""
+    return (torch.where(q > 0, q, weight) * _bce(logits, q)).sum() / _positives(q)
+
+
+def _lesson(seed: int, taught: int, *shape: int) -> tuple[Tensor, Tensor]:
+    """Logits and targets; the first `taught` rows have an object."""
+    draw = torch.Generator().manual_seed(seed)
+    logits, q = 2 * torch.randn(*shape, generator=draw), torch.zeros(*shape)
+    q.view(-1, shape[-1])[:taught, 0] = 0.3 + 0.6 * torch.rand(taught, generator=draw)
+    return logits, q
+
+
+score_loss = Exercise(
+    name="score_loss",
+    reference=_score_loss,
+    cases=[_lesson(0, 3, 8, 4), _lesson(1, 1, 5, 2), _lesson(2, 0, 6, 3), _lesson(3, 4, 2, 7, 3)],
+    mistakes=[
+        (
+            lambda logits, q: _score_loss(logits.sigmoid(), q),
+            "This is the broken one: the sigmoid is taken twice. A score of 0 becomes 0.5, and no score gets below.",
+        ),
+        (
+            lambda logits, q: (
+                (torch.where(q > 0, q, 0.75 * logits.sigmoid() ** 2) * _bce(logits.sigmoid(), q)).sum() / _positives(q)
+            ),
+            "The weight is right now. The cross-entropy still takes a second sigmoid: give it logits.",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, 0.75 * logits.sigmoid().sigmoid() ** 2),
+            "The cross-entropy is right now. The weight of the background still takes the sigmoid twice.",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, 0.75 * logits**2),
+            "Now the weight takes no sigmoid at all: p is a score between 0 and 1, not a logit.",
+        ),
+        (
+            lambda logits, q: _score_loss(logits, q) * _positives(q) / q.numel(),
+            "You divide by the number of all scores. Nearly all are background: divide by the number of positives.",
+        ),
+        (
+            lambda logits, q: varifocal_loss(logits, q).sum(),
+            "You add up and do not divide: an image with many objects would push harder than one with few.",
+        ),
+        (
+            lambda logits, q: varifocal_loss(logits, q).sum() / (q > 0).sum(),
+            "Right where there are objects. Without one you divide by 0: count at least 1.",
+        ),
+        (
+            lambda logits, q: varifocal_loss(logits, q).sum() / q.sum().clamp(min=1),
+            "You divide by the sum of the targets. The two box losses do that; this one divides by the number of "
+            "positives.",
+        ),
+        (
+            lambda logits, q: _bce(logits, q).sum() / _positives(q),
+            "This is plain cross-entropy: where are the weights, q at a positive and 0.75 p² at background?",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, 0.75 * logits.sigmoid()),
+            "The square is lost: background weighs 0.75 p², so that what is easy falls silent.",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, 0.75 * torch.ones_like(q)),
+            "Background weighs 0.75 here, however small its score is. The weight is 0.75 p².",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, logits.sigmoid() ** 2),
+            "The 0.75 is lost.",
+        ),
+        (
+            lambda logits, q: quality_focal_loss(logits, q).sum() / _positives(q),
+            "This is the quality focal loss: it weighs by (p - q)² everywhere. Here a positive weighs q.",
+        ),
+        (varifocal_loss, "You return the loss of every score. Add them up, and divide by the number of positives."),
+    ],
+    right="The loss gets logits and takes the sigmoid itself, once. Now background can become silent.",
+    hint="Varifocal loss of the logits, added up, divided by the number of positives, at least 1.",
+    describe=lambda case: f"{tuple(case[0].shape)} logits with {int((case[1] > 0).sum())} positives",
+)
+
+
+# ---- suppression ----------------------------------------------------------------------------------------------------
+def _keep(boxes, scores, labels, same=0.6, most=100):
+    apart = boxes + labels[:, None] * (boxes.max() + 1)
+    return nms(apart, scores, same)[:most]
+
+
+def _suppress(boxes, scores, labels):
+    keep = _keep(boxes, scores, labels)
+    return boxes[keep], scores[keep], labels[keep]
+
+
+def _first_rows_of(which: str):
+    """Only some of the three are put in order; the others are merely cut to the same length."""
+
+    def answer(boxes, scores, labels):
+        keep = _keep(boxes, scores, labels)
+        three = {"boxes": boxes, "scores": scores, "labels": labels}
+        return tuple(x[: len(keep)] if name in which else x[keep] for name, x in three.items())
+
+    return answer
+
+
+def _with_keep(choose):
+    """`choose`: another way to say which rows stay."""
+
+    def answer(boxes, scores, labels):
+        keep = choose(boxes, scores, labels)
+        return boxes[keep], scores[keep], labels[keep]
+
+    return answer
+
+
+def _far_apart(boxes, scores, labels):
+    keep = _keep(boxes, scores, labels)
+    return (boxes + labels[:, None] * (boxes.max() + 1))[keep], scores[keep], labels[keep]
+
+
+def _crowd(seed: int, objects: int, each: int, size: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes of three classes in heaps around some places, with scores and labels."""
+    draw = torch.Generator().manual_seed(seed)
+    middle = (size * torch.rand(objects, 2, generator=draw)).repeat_interleave(each, 0)
+    middle = middle + 3 * torch.randn(len(middle), 2, generator=draw)
+    half = 8 + 12 * torch.rand(len(middle), 2, generator=draw)
+    labels = torch.randint(3, (len(middle),), generator=draw)
+    return torch.cat([middle - half, middle + half], 1), torch.rand(len(middle), generator=draw), labels
+
+
+suppress = Exercise(
+    name="suppress",
+    reference=_suppress,
+    cases=[_crowd(0, 2, 9, 60), _crowd(1, 5, 8, 120), _crowd(2, 180, 2, 900)],
+    mistakes=[
+        (
+            _first_rows_of("labels"),
+            "This is the broken one: boxes and scores are in the order of `keep`, the labels are not.",
+        ),
+        (_first_rows_of("scores"), "The labels are right, but the scores are no longer those of their boxes."),
+        (_first_rows_of("boxes"), "Scores and labels are in the order of `keep`, the boxes are not."),
+        (
+            _first_rows_of("boxes scores labels"),
+            "You keep the first rows, as many as survive. Which ones survive is in `keep`: index all three with it.",
+        ),
+        (
+            lambda *case: _keep(*case),
+            "You return the numbers of the rows. Wanted are the boxes, scores and labels in these rows.",
+        ),
+        (
+            _with_keep(lambda boxes, scores, labels: nms(boxes, scores, 0.6)[:100]),
+            "Classes suppress each other here: a heart in front of a star must not delete it. Move classes apart.",
+        ),
+        (
+            _with_keep(lambda boxes, scores, labels: nms(boxes + labels[:, None], scores, 0.6)[:100]),
+            "The classes are moved apart by one pixel only. Move them so far that no two boxes can meet.",
+        ),
+        (
+            _far_apart,
+            "You return the boxes that were moved apart. They were only for NMS: take the rows of `boxes`.",
+        ),
+        (
+            _with_keep(lambda *case: _keep(*case, most=10_000)),
+            "More than 100 can survive. COCO's rules look at the first 100 of an image.",
+        ),
+        (
+            _with_keep(lambda *case: _keep(*case).flip(0)),
+            "The worst comes first. `nms` returns the best first: leave its order alone.",
+        ),
+        (
+            _with_keep(lambda *case: _keep(*case).sort().values),
+            "The right boxes in the order of their rows. `nms` returns the best first: leave its order alone.",
+        ),
+        (
+            _with_keep(lambda *case: _keep(*case, same=0.5)),
+            "The overlap at which two boxes are taken for the same object is 0.6 here, not 0.5.",
+        ),
+        (
+            _with_keep(lambda boxes, scores, labels: scores.argsort(descending=True)[:100]),
+            "Sorted, but nothing is suppressed: where is `nms`?",
+        ),
+    ],
+    right="One index for all three. What belongs together travels together.",
+    hint="Move the classes apart, ask `nms` which rows stay, keep the first 100, index all three with them.",
+    describe=lambda case: f"{len(case[0])} boxes",
+)
+
+
+# ---- where grid_sample finds a cell ---------------------------------------------------------------------------------
+place = Exercise(
+    name="place",
+    reference=lambda u, w: (2 * u + 1) / w - 1,
+    cases=[(0.0, 4), (3.0, 4), (1.25, 8), (9.5, 16), (-2.0, 16), (5.0, 10)],
+    mistakes=[
+        (
+            lambda u, w: 2 * u / w - 1,
+            "This is the broken one, half a cell off: -1 is the left edge of cell 0. Where is its middle?",
+        ),
+        (
+            lambda u, w: (2 * u - 1) / w - 1,
+            "Half a cell off to the other side: cell 0 has its middle to the right of its left edge.",
+        ),
+        (
+            lambda u, w: 2 * (u + 1) / w - 1,
+            "Half a cell too far: this is the right edge of the cell. You want its middle.",
+        ),
+        (
+            lambda u, w: 2 * u / (w - 1) - 1,
+            "This is the rule of align_corners=True, where -1 and 1 are the middles of the first and last cell. "
+            "Here they are the edges of the map.",
+        ),
+        (
+            lambda u, w: (2 * u + 1) / (w - 1) - 1,
+            "The half cell is there. But the map is w cells wide from edge to edge, not w - 1.",
+        ),
+        (lambda u, w: u / w, "This runs from 0 to 1, and half a cell is missing. `grid_sample` counts from -1 to 1."),
+        (lambda u, w: (u + 0.5) / w, "The right place on a scale from 0 to 1. `grid_sample` counts from -1 to 1."),
+        (lambda u, w: (2 * u + 1) / w, "This runs from 0 to 2. `grid_sample` counts from -1 to 1."),
+        (lambda u, w: (u + 0.5) / w - 1, "This runs from -1 to 0: from edge to edge are 2 units, not 1."),
+        (lambda u, w: (2 * u + 0.5) / w - 1, "A quarter of a cell is left: half a cell is 0.5 cells, doubled like u."),
+        (lambda u, w: u + 0.5, "This is still in cells. `grid_sample` wants -1 at the left edge, 1 at the right one."),
+        (
+            lambda u, w: max(-1.0, min(1.0, (2 * u + 1) / w - 1)),
+            "Do not hold it inside the map: a point outside reads 0 there, and should.",
+        ),
+    ],
+    right="The middle of cell 0 is half a cell from the edge. The same rule for rows, with the height.",
+    hint="Left edge -1, right edge 1, w cells between them; u = 0 is the middle of the first cell.",
+    describe=lambda case: f"cell {case[0]:g} of {case[1]}",
+)
