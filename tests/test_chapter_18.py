@@ -41,8 +41,9 @@ def config_of(row: dict) -> OptimConfig:
 # ------------------------------------------------------------------ the same arithmetic
 def test_learning_rates_are_those_of_training(rows):
     cosine = rows[0] | {"schedule": "cosine", "warmup_start": 0.25}
+    linear = rows[0] | {"schedule": "linear"}
     cases = []
-    for row in [*rows, cosine]:
+    for row in [*rows, cosine, linear]:
         for batch, per_epoch in ((16, 7330), (64, 1833), (8, 9)):
             total = per_epoch * row["epochs"]
             edges = (e * per_epoch + d for e in (7, 8, 11, 16, 22) for d in (-1, 0))

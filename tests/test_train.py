@@ -407,7 +407,9 @@ def test_learning_rate():
     assert rate(11 * epoch, 11) == pytest.approx(0.0001)
     assert schedule.warmup_steps(config, 228) == 45  # 300 photographs: not half of the run
     cosine = replace(config, schedule="cosine", warmup_steps=0)
+    linear = replace(cosine, schedule="linear")
     assert schedule.learning_rate(cosine, 1.0, 50, 0, 100) == pytest.approx(0.5)
+    assert [schedule.learning_rate(linear, 1.0, step, 0, 100) for step in (0, 25, 100)] == pytest.approx([1, 0.75, 0])
 
 
 def test_parameter_groups():

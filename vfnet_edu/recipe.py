@@ -44,7 +44,7 @@ class OptimConfig:
     bias_decay: float = 0.0  # ... and this times the decay
     warmup_steps: int = 500
     warmup_start: float = 0.1  # fraction of the rate at step 0
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Literal["step", "cosine", "linear"] = "step"  # linear, cosine: down to zero
     epochs: int = 12
     drop_at: tuple[int, ...] = (8, 11)  # divide the rate by ten after these epochs
     clip_norm: float = 0.0  # largest gradient norm; 0: no clipping, as in every row of the tables

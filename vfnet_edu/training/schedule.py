@@ -71,8 +71,11 @@ def learning_rate(config: OptimConfig, base: float, step: int, epoch: int, total
         epoch: epochs done so far.
         total: optimizer steps of the whole run.
     """
+    done = min(step / total, 1.0)
     if config.schedule == "cosine":
-        rate = base * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+        rate = base * 0.5 * (1 + math.cos(math.pi * done))
+    elif config.schedule == "linear":
+        rate = base * (1 - done)
     else:
         rate = base * 0.1 ** sum(epoch >= e for e in config.drop_at)
     warmup = warmup_steps(config, total)

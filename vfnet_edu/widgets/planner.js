@@ -16,10 +16,11 @@ export const warmupSteps = (recipe, total) => Math.min(recipe.warmup_steps, Math
 
 /** The rate of one step; `base`: the rate for the batch at hand; `epoch`: epochs done; `total`: steps of the run. */
 export function learningRate(recipe, base, step, epoch, total) {
-  let rate =
-    recipe.schedule === "cosine"
-      ? base * 0.5 * (1 + Math.cos(Math.PI * Math.min(step / total, 1)))
-      : base * 0.1 ** recipe.drop_at.filter((e) => epoch >= e).length;
+  const done = Math.min(step / total, 1);
+  let rate = base;
+  if (recipe.schedule === "cosine") rate *= 0.5 * (1 + Math.cos(Math.PI * done));
+  else if (recipe.schedule === "linear") rate *= 1 - done;
+  else rate *= 0.1 ** recipe.drop_at.filter((e) => epoch >= e).length;
   const warmup = warmupSteps(recipe, total);
   if (step < warmup) rate *= 1 - (1 - step / warmup) * (1 - recipe.warmup_start);
   return rate;
@@ -186,7 +187,7 @@ function stepsToDraw(recipe, plan) {
   const steps = [];
   for (let e = 0; e < plan.epochs; e++) {
     const [first, last] = [e * plan.steps, (e + 1) * plan.steps - 1];
-    const parts = e >= recipe.epochs || recipe.schedule === "cosine" ? 12 : 1;
+    const parts = e >= recipe.epochs || recipe.schedule !== "step" ? 12 : 1;
     for (let i = 0; i <= parts; i++) steps.push(Math.round(first + ((last - first) * i) / parts));
   }
   for (let i = 0; i <= 20; i++) steps.push(Math.min(Math.round((plan.warmup * i) / 20), plan.all - 1));
@@ -210,7 +211,7 @@ function rateOverRun(recipe, plan) {
     x: { range: [0, plan.epochs], ticks: epochs, label: "epochs done" },
     y: { range: [low, high + 0.2], ticks: decades, show: decade },
   });
-  const drops = recipe.schedule === "cosine" ? [] : recipe.drop_at;
+  const drops = recipe.schedule === "step" ? recipe.drop_at : [];
   const marks = drops.flatMap((e, i) => [
     line(X(e), 10, X(e), Y(low), { "stroke-dasharray": "2 3" }),
     svg("text", { x: X(e) + (i ? 4 : -4), y: 20, "text-anchor": i ? "start" : "end" }, "÷10"),
