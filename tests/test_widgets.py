@@ -27,9 +27,11 @@ def test_text_stays_text_and_nothing_is_fetched(path):
 
 def test_the_linter_knows_what_explorers_share():
     """common.js is put in front of every explorer, in the same module: what it exports needs no import."""
-    (explorers,) = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
-    shared = (FOLDER / "common.js").read_text(encoding="utf-8")
-    assert explorers["javascript"]["globals"] == sorted(re.findall(r"^export (?:const|function) (\w+)", shared, re.M))
+    explorers, detector = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
+    shared, network = ((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("common", "vfnet"))
+    for one, text in ((explorers, shared), (detector, shared + network)):
+        exported = re.findall(r"^export (?:const|function|class) (\w+)", text, re.M)
+        assert one["javascript"]["globals"] == sorted(exported)
 
 
 def test_a_loss_looks_the_same_in_figures_and_in_explorers():
@@ -50,7 +52,7 @@ def test_the_cycle_of_the_style_has_the_colours_by_name():
 
 
 def test_each_explorer_is_one_module_of_python_and_one_of_javascript():
-    assert {p.stem for p in SCRIPTS} - {"common"} == set(widgets._HOME.values())
+    assert {p.stem for p in SCRIPTS} - {"common", "vfnet"} == set(widgets._HOME.values())
     for name, module in widgets._HOME.items():
         explorer = getattr(widgets, name)
         assert explorer.__module__ == f"vfnet_edu.widgets.{module}" and explorer.__doc__

@@ -1,6 +1,7 @@
 """The checked exercises of the book, one module per chapter: ``exercises.chapter_06.threshold(my_threshold)``."""
 
 from vfnet_edu.exercises import (
+    chapter_00,
     chapter_01,
     chapter_06,
     chapter_08,
@@ -12,6 +13,7 @@ from vfnet_edu.exercises import (
 )
 
 __all__ = [
+    "chapter_00",
     "chapter_01",
     "chapter_06",
     "chapter_08",

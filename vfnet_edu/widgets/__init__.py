@@ -9,6 +9,7 @@ import importlib
 from vfnet_edu.runtime.errors import UserError
 
 _HOME = {  # explorer -> its module here
+    "DetectorExplorer": "detector",
     "PyramidExplorer": "pyramid",
     "AtssExplorer": "atss",
     "LossExplorer": "loss",

@@ -1,6 +1,7 @@
 """What `__init__.py` imports when it is first used, for those who do not run it: editors and type checkers."""
 
 from vfnet_edu.widgets.atss import AtssExplorer as AtssExplorer
+from vfnet_edu.widgets.detector import DetectorExplorer as DetectorExplorer
 from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
 from vfnet_edu.widgets.oracle import OracleExplorer as OracleExplorer
 from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner

@@ -14,9 +14,9 @@ HERE = Path(__file__).parent
 STYLE = (HERE / "common.css").read_text(encoding="utf-8")
 
 
-def script(name: str) -> str:
-    """The text of ``name.js`` with ``common.js`` before it: one module, as anywidget and node want it."""
-    return "\n".join((HERE / file).read_text(encoding="utf-8") for file in ("common.js", f"{name}.js"))
+def script(name: str, *libraries: str) -> str:
+    """The text of ``name.js`` after ``common.js`` and `libraries`: one module, as anywidget and node want it."""
+    return "\n".join((HERE / f"{file}.js").read_text(encoding="utf-8") for file in ("common", *libraries, name))
 
 
 def data_url(picture: Image.Image, form: str, **options) -> str:
