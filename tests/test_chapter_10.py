@@ -155,7 +155,7 @@ def test_state_of_the_explorer():
 
     lessons, exam = random_cells(30, 1), random_cells(8, 2)
     w = TrainerExplorer(lessons, exam)
-    assert w.counts == [30, 8] and len(w.data) == 30 * 72 + 8 * 68 and (w.step, w.most) == (0, 300)
+    assert w.counts == [30, 8] and len(w.data) == 30 * 72 + 8 * 68 and (w.step, w.most) == (0, 120)
     assert list(w.data) == packed(lessons, exam)
     with pytest.raises(Exception, match="-1"):
         w.step = -1

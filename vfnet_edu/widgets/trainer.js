@@ -97,32 +97,32 @@ export function unpack(view, [lessons, exams]) {
   return { lessons: { x, q: floats[0], weight: floats[1] }, exam: { x: seen, q: floats[2] } };
 }
 
-/** One scorer for each loss, taught in step; marks[name] holds [step, rank correlation on the exam], every five. */
+/** One scorer for each loss, taught in step; marks[i] holds the rank correlation on the exam after steps 1, 2, ... */
 export class Class {
   constructor({ lessons, exam }) {
     this.exam = exam;
     this.pupils = NAMES.map((name) => new Scorer(lessons, name));
     this.marks = NAMES.map(() => []);
-    this.taught = 0;
+  }
+
+  get taught() {
+    return this.marks[0].length;
   }
 
   teach() {
-    for (const pupil of this.pupils) pupil.step();
-    this.taught++;
-    if (this.taught > 1 && this.taught % EVERY) return;
-    this.pupils.forEach((pupil, i) =>
-      this.marks[i].push([this.taught, spearman(pupil.rank(this.exam.x), this.exam.q)]),
-    );
+    this.pupils.forEach((pupil, i) => {
+      pupil.step();
+      this.marks[i].push(spearman(pupil.rank(this.exam.x), this.exam.q));
+    });
   }
 
-  /** The four marks at the last step that was marked, at or before `step`. */
+  /** The four marks after `step` steps, undefined where it has not been taught or nothing is ranked. */
   at(step) {
-    return this.marks.map((line) => line.findLast(([when]) => when <= step)?.[1]);
+    return this.marks.map((line) => line[step - 1]);
   }
 }
 
 const NAMES = Object.keys(GRADIENTS);
-const EVERY = 5; // steps from mark to mark
 const ASKED = { FL: "1", "VFL 0/1": "1", QFL: "q", VFL: "q" };
 
 /** What the marks at a step say, in one sentence. */
@@ -141,7 +141,7 @@ export function words(step, taught, marks) {
 }
 
 /** The curves of rank correlation over steps, with a line and four dots at the step that is looked at. */
-function curves(most, stops) {
+function curves(most) {
   const width = 430;
   const height = 290;
   const label = "Rank correlation on unseen boxes over steps, for four losses";
@@ -160,13 +160,12 @@ function curves(most, stops) {
     const marks = school.at(step);
     set(needle, { x1: X(step), x2: X(step) });
     NAMES.forEach((_, i) => {
-      const points = school.marks[i].map(([when, value]) => [X(when), Y(clamp(value, 0.1, 0.5))]);
+      const points = school.marks[i].map((value, n) => [X(n + 1), Y(clamp(value, 0.1, 0.5))]);
       lines[i].setAttribute("d", path(points));
-      const visible = marks[i] !== undefined && step <= school.taught;
-      set(dots[i], { cx: X(step), cy: Y(clamp(marks[i] ?? 0.1, 0.1, 0.5)), opacity: visible ? 1 : 0 });
+      const opacity = marks[i] === undefined ? 0 : 1;
+      set(dots[i], { cx: X(step), cy: Y(clamp(marks[i] ?? 0.1, 0.1, 0.5)), opacity });
     });
   };
-  stops.push(() => art.remove());
   return { draw, element: html("div", { style: "flex:2 1 300px" }, art) };
 }
 
@@ -190,7 +189,7 @@ function legend() {
   const draw = (step, school) => {
     const marks = school.at(step);
     cells.forEach((cell, i) => {
-      cell.textContent = marks[i] === undefined || step > school.taught ? "–" : number(marks[i], 3);
+      cell.textContent = marks[i] === undefined ? "–" : number(marks[i], 3);
     });
   };
   return { draw, element: html("div", { style: "flex:1 1 190px" }, table) };
@@ -225,7 +224,7 @@ function button(text, press) {
 function classroom(model, root, says, data, stops) {
   const most = model.get("most");
   const school = { now: new Class(data), running: false };
-  const parts = [curves(most, stops), legend()];
+  const parts = [curves(most), legend()];
   const step = () => model.get("step");
   const draw = () => {
     for (const part of parts) part.draw(step(), school.now);
@@ -256,7 +255,7 @@ function classroom(model, root, says, data, stops) {
     draw();
   };
   const show = (v) => number(v, 0);
-  const steps = slider(model, "step", { label: "look at step", min: 0, max: most, step: EVERY, show, stops });
+  const steps = slider(model, "step", { label: "look at step", min: 0, max: most, step: 1, show, stops });
   const controls = html(
     "div",
     { class: "ve-controls" },
@@ -276,14 +275,15 @@ function classroom(model, root, says, data, stops) {
 function render({ model, el }) {
   const stops = [];
   const { root, says } = panel(el, "Training explorer");
+  let data;
   try {
-    const data = unpack(model.get("data"), model.get("counts"));
-    classroom(model, root, says, data, stops);
-  } catch (error) {
-    if (!(error instanceof TypeError || error instanceof RangeError)) throw error;
-    root.replaceChildren(says);
+    data = unpack(model.get("data"), model.get("counts"));
+  } catch {
+    root.append(says);
     says.textContent = "This browser cannot read the lessons. The figure below shows what they teach.";
+    return;
   }
+  classroom(model, root, says, data, stops);
   return () => stops.forEach((stop) => stop());
 }
 

@@ -29,7 +29,7 @@ class TrainerExplorer(anywidget.AnyWidget):
     step = traitlets.Int(0, min=0, help="the step that is looked at; what comes before it has been taught").tag(
         sync=True
     )
-    most = traitlets.Int(300, min=30, help="where the training ends").tag(sync=True)
+    most = traitlets.Int(120, min=30, help="where the training ends").tag(sync=True)
 
     def __init__(self, lessons: Cells, exam: Cells, **traits):
         parts = (lessons.x, exam.x, lessons.q, lessons.weight, exam.q)
