@@ -123,7 +123,7 @@ def score_and_iou(calibration: Calibration, ax: Axes | None = None) -> Axes:
     The ρ of the title is Spearman's rank correlation.
     """
     ax = _axes(ax, width=4.6, height=4.4)
-    ax.plot((0, 1), (0, 1), color=_ink(), lw=1, ls=":", label="score = IoU")
+    ax.plot((0, 1), (0, 1), color=_inks()[0], lw=1, ls=":", label="score = IoU")
     ax.plot(calibration.scores, calibration.ious, ".", ms=2.5, alpha=0.15, color=BLUE, mec="none", rasterized=True)
     middle, mean, count = calibration.reliability()
     enough = count >= 5
@@ -142,26 +142,28 @@ def _axes(ax: Axes | None, width: float = 5.6, height: float = 3.4) -> Axes:
 
 
 def _dress(ax: Axes, title: str, x: str, y: str) -> Axes:
-    ink = _ink()
+    ink, faint = _inks()
     ax.set_title(title, loc="left", size=11, color=ink, weight="bold", wrap=True)
     ax.set_xlabel(x, size=9, color=ink)
     ax.set_ylabel(y, size=9, color=ink)
-    ax.tick_params(labelsize=8.5, color=FAINT, labelcolor=ink)
+    ax.tick_params(labelsize=8.5, color=faint, labelcolor=ink)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(FAINT)
-    ax.grid(color=FAINT, lw=0.6, alpha=0.6)
+    ax.spines[["left", "bottom"]].set_color(faint)
+    ax.grid(color=faint, lw=0.6, alpha=0.6)
     ax.set_axisbelow(True)
     return ax
 
 
-def _ink() -> str:
-    """On white paper INK; on no paper of its own (a chapter's figure) the ink of the style in use."""
-    return rcParams["text.color"] if rcParams["figure.facecolor"] == "none" else INK
+def _inks() -> tuple[str, str]:
+    """For words and for grids: INK and FAINT on white paper, the style's own in a chapter, whose figures have none."""
+    if rcParams["figure.facecolor"] != "none":
+        return INK, FAINT
+    return rcParams["text.color"], rcParams["grid.color"]
 
 
 def _legend(ax: Axes) -> Axes:
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=_ink())
+        ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=_inks()[0])
     return ax
 
 
