@@ -7,6 +7,7 @@ import pytest
 import torch
 from javascript import in_node
 
+from vfnet_edu.bench import ranking
 from vfnet_edu.bench.ranking import LOSSES, RECORDED, answer, exam_scenes, lesson_scenes, teach
 from vfnet_edu.boxes import iou
 from vfnet_edu.evaluation.calibration import spearman
@@ -75,6 +76,14 @@ def test_the_recorded_table_says_what_the_chapter_claims():
             assert found["VFL"]["positives"] > max(found["FL"]["positives"], found["VFL 0/1"]["positives"])
             kept = [r["kept"] for r in found.values()]
             assert max(kept) - min(kept) < 0.005
+
+
+def test_the_command(tmp_path, capsys):
+    told = "--classes 1 --seeds 3 --losses QFL VFL --steps 2 --lessons 16 --exams 6".split()
+    ranking.main([*told, "--json", str(tmp_path / "table.json")])
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert [(r["loss"], r["seed"]) for r in found["rows"]] == [("QFL", 3), ("VFL", 3)] and found["steps"] == 2
+    assert "model vfnet_tiny_focal, steps 2" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------ the linear scorer
