@@ -3,6 +3,7 @@
 from vfnet_edu.exercises import (
     chapter_00,
     chapter_01,
+    chapter_03,
     chapter_06,
     chapter_08,
     chapter_09,
@@ -15,6 +16,7 @@ from vfnet_edu.exercises import (
 __all__ = [
     "chapter_00",
     "chapter_01",
+    "chapter_03",
     "chapter_06",
     "chapter_08",
     "chapter_09",

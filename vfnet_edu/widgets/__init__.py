@@ -11,6 +11,7 @@ from vfnet_edu.runtime.errors import UserError
 _HOME = {  # explorer -> its module here
     "DetectorExplorer": "detector",
     "PyramidExplorer": "pyramid",
+    "RankedListExplorer": "ranked_list",
     "AtssExplorer": "atss",
     "LossExplorer": "loss",
     "RankingExplorer": "ranking",

@@ -6,6 +6,7 @@ from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
 from vfnet_edu.widgets.oracle import OracleExplorer as OracleExplorer
 from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner
 from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
+from vfnet_edu.widgets.ranked_list import RankedListExplorer as RankedListExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
 from vfnet_edu.widgets.star import StarExplorer as StarExplorer
 from vfnet_edu.widgets.tensors import TensorExplorer as TensorExplorer
