@@ -60,6 +60,18 @@ minimum = Exercise(
             lambda q: (q, -q * q * math.log(q)),
             "You have kept the first half of BCE. Its second half, -(1 - q) log(1 - p), is not 0 at p = q.",
         ),
+        (
+            lambda q: (math.log(q / (1 - q)), q * entropy(q)),
+            "The loss is right. The place is given as a logit: return the score p = sigmoid(z).",
+        ),
+        (
+            lambda q: (1 - q, q * entropy(q)),
+            "The loss is right, and the place is mirrored: the score rests at q, not at 1 - q.",
+        ),
+        (
+            lambda q: q * entropy(q),
+            "That is the loss, and it is right. Return two values: the score p, then the loss there.",
+        ),
     ],
     right="The loss of a positive is least at p = q, and q H(q) is left there. Only q = 1 brings it to 0.",
     hint="Set q (p - q) = 0 for the place, then put that p into q BCE(p, q).",
@@ -86,6 +98,11 @@ def _with_respect_to_p(z: Tensor, q: Tensor) -> Tensor:
 def _detached(z: Tensor, q: Tensor) -> Tensor:
     p = z.sigmoid()
     return torch.where(q > 0, q * (p - q), ALPHA * p**GAMMA * p)
+
+
+def _other_half(z: Tensor, q: Tensor) -> Tensor:
+    p = z.sigmoid()
+    return torch.where(q > 0, q * (p - q), -ALPHA * p**GAMMA * GAMMA * (1 - p) * torch.log1p(-p))
 
 
 def _without_alpha(z: Tensor, q: Tensor) -> Tensor:
@@ -131,6 +148,19 @@ gradient = Exercise(
         (
             _detached,
             "For background you have treated p^gamma as a constant weight. It is not detached: apply the product rule.",
+        ),
+        (
+            _other_half,
+            "For background you have kept one half of the product rule, the derivative of p^gamma. But -log(1 - p) "
+            "depends on z as well: its derivative is p.",
+        ),
+        (
+            lambda z, q: _gradient(z.sigmoid(), q),
+            "One sigmoid too many: p = sigmoid(z), and no sigmoid of that.",
+        ),
+        (
+            lambda z, q: _gradient(z, q) * z.sigmoid() * (1 - z.sigmoid()),
+            "You multiply by p (1 - p) once too often: q (p - q) is the derivative with respect to z already.",
         ),
         (_without_alpha, "Background has lost its weight alpha = 0.75."),
         (
@@ -247,6 +277,15 @@ loss = Exercise(
         (
             lambda z, q: torch.where(q > 0, q, ALPHA * z**GAMMA) * _bce(z, q),
             "You have put the logit into p^gamma. The score is p = logits.sigmoid().",
+        ),
+        (
+            lambda z, q: varifocal_loss(z.sigmoid(), q),
+            "One sigmoid too many: BCE *with logits* takes the logits, and applies the sigmoid itself.",
+        ),
+        (_bce, "That is the plain cross-entropy: no weight q for positives, no alpha p^gamma for background."),
+        (
+            lambda z, q: torch.where(q > 0, q, ALPHA * z.sigmoid()) * _bce(z, q),
+            "Background is weighted by p. The power gamma = 2 is missing.",
         ),
         (
             lambda z, q: varifocal_loss(z, q).sum() / (q > 0).sum().clamp(min=1),

@@ -260,11 +260,11 @@ function picture(model) {
 /** "drag me" under the object, until somebody does. */
 function invitation(model) {
   const [x1, y1, x2, y2] = model.get("box");
-  const below = y2 + 18 < model.get("height");
+  const below = y2 + 34 < model.get("height");
   const halo = { stroke: "var(--ve-panel)", "stroke-width": 5, "paint-order": "stroke", "pointer-events": "none" };
   const words = svg(
     "text",
-    { x: (x1 + x2) / 2, y: below ? y2 + 16 : y1 - 10, "text-anchor": "middle", "font-weight": 600, ...halo },
+    { x: (x1 + x2) / 2, y: below ? y2 + 30 : y1 - 16, "text-anchor": "middle", "font-weight": 600, ...halo },
     "↔ drag me, or a corner",
   );
   model.on("change:box", () => words.remove());

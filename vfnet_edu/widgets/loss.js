@@ -175,7 +175,11 @@ function scales() {
   const { side, gap, strip } = MAP;
   const total = side + gap + strip;
   const tick = (text, place) =>
-    html("span", { "aria-hidden": "true", style: `position:absolute;font-size:12px;line-height:1;${place}` }, text);
+    html(
+      "span",
+      { "aria-hidden": "true", style: `position:absolute;font-size:12px;line-height:1;white-space:nowrap;${place}` },
+      text,
+    );
   const left = (text, y) => tick(text, `right:calc(100% + 4px);top:${(100 * y) / total}%;transform:translateY(-50%)`);
   const below = (text, x) => tick(text, `top:calc(100% + 4px);left:${x}%;transform:translateX(-50%)`);
   const turned = "writing-mode:vertical-rl;transform:translateY(-50%) rotate(180deg)";

@@ -1,13 +1,13 @@
-// Chapter 9: the candidates of one object in the order of a score, or of their true IoU ("iou").
+// Chapter 9: the rivals of one object in the order of a score, or of their true IoU ("iou").
 
-/** Indices of the candidates, highest value first; equal values keep their order. */
+/** Indices of the rivals, highest value first; equal values keep their order. */
 export const order = (values) =>
   values
     .map((v, i) => [v, i])
     .sort((a, b) => b[0] - a[0] || a[1] - b[1])
     .map(([, i]) => i);
 
-/** The candidates as `ranker` ranks them: their indices, the rank of the best box, and the IoU of the first. */
+/** The rivals as `ranker` ranks them: their indices, the rank of the best box, and the IoU of the first. */
 export function ranking(scene, ranker) {
   const indices = order(ranker === "iou" ? scene.ious : scene.scores[ranker]);
   const best = indices.indexOf(order(scene.ious)[0]) + 1;
@@ -56,12 +56,12 @@ function picture(model, state, stops) {
   };
   const draw = () => {
     const { scene, rank, indices } = state();
-    const candidate = indices[rank - 1];
+    const rival = indices[rank - 1];
     const [x, y, side] = view(scene);
-    const numbers = `candidate number ${rank}, IoU ${number(scene.ious[candidate])}`;
+    const numbers = `rival number ${rank}, IoU ${number(scene.ious[rival])}`;
     set(photo, { href: scene.image, width: scene.size[0], height: scene.size[1] });
     place(truth, scene.truth);
-    place(mine, scene.boxes[candidate]);
+    place(mine, scene.boxes[rival]);
     set(art, {
       viewBox: `${x} ${y} ${side} ${side}`,
       "aria-label": `A ${scene.what}: the true box, dashed, and ${numbers}`,
@@ -113,7 +113,7 @@ function strip(model, state, go, stops) {
   art.append(group, ...dots, star, pointer, catcher);
   const draw = () => {
     const { scene, rank, indices, best } = state();
-    const heightOf = (n) => Y(scene.ious[indices[n - 1]]); // of the candidate of a rank
+    const heightOf = (n) => Y(scene.ious[indices[n - 1]]); // of the rival of a rank
     dots.forEach((dot, i) => {
       const here = i + 1;
       dot.style.display = i < indices.length ? "" : "none";
@@ -144,7 +144,7 @@ function render({ model, el }) {
   const input = steps.querySelector("input");
   const output = steps.querySelector("output");
   const fit = () => {
-    const { rank, indices } = state(); // another object has another number of candidates
+    const { rank, indices } = state(); // another object has another number of rivals
     input.max = indices.length;
     if (model.get("rank") > indices.length) go(indices.length);
     input.value = rank;
@@ -161,7 +161,7 @@ function render({ model, el }) {
     choice(model, "ranker", { label: "Who ranks:", options: rankers, stops }),
     steps,
   );
-  const note = html("div", {}, "dashed: true box; solid: the candidate");
+  const note = html("div", {}, "dashed: true box; solid: the rival");
   const row = html(
     "div",
     { class: "ve-row" },

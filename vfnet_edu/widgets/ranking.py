@@ -1,4 +1,4 @@
-"""The candidate boxes of one object, in the order in which a score ranks them: chapter 9."""
+"""The rival boxes of one object, in the order in which a score ranks them: chapter 9."""
 
 import anywidget
 import traitlets
@@ -30,11 +30,11 @@ def ranking_scene(
         boxes: (P, 4) all predicted boxes of the image, pixels.
         scores: who ranks -> (P, K) scores in [0, 1], e.g. ``{"focal": ..., "varifocal": ...}``.
         classes: names of the K classes.
-        min_iou: a candidate overlaps this object by at least this much, and no other object more.
-        most: candidates kept, those with the highest IoU.
+        min_iou: a rival overlaps this object by at least this much, and no other object more.
+        most: rivals kept, those with the highest IoU.
 
     Returns:
-        a dict of plain numbers and strings; candidates are sorted by IoU, best first.
+        a dict of plain numbers and strings; rivals are sorted by IoU, best first.
     """
     overlap = iou(boxes[:, None], target["boxes"])  # (P, G)
     own = (overlap.argmax(1) == which) & (overlap[:, which] >= min_iou)
@@ -59,7 +59,7 @@ def _rounded(values: Tensor, digits: int) -> list[float]:
 
 
 class RankingExplorer(anywidget.AnyWidget):
-    """Step through the candidates of an object, ranked by one of the scores or by the true IoU.
+    """Step through the rivals of an object, ranked by one of the scores or by the true IoU.
 
     Args:
         scenes: from :func:`ranking_scene`; all with the same rankers.
