@@ -89,6 +89,10 @@ offsets = Exercise(
             "Eight pairs: the point itself, tap 5, is missing. Its offset is (0, 0), but it must be there.",
         ),
         (
+            lambda *box: _pairs(_offsets(*box)),
+            "Nine pairs, and all are right. Put their 18 numbers into one flat list.",
+        ),
+        (
             lambda *box: [-value for value in _offsets(*box)],
             "Every sign is flipped. Up and left are negative, down and right are positive.",
         ),
