@@ -5,9 +5,11 @@ import os
 import warnings
 from html.parser import HTMLParser
 
+import matplotlib.style
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -16,7 +18,7 @@ from vfnet_edu.data.images import as_pixels
 from vfnet_edu.evaluation.calibration import Calibration, Pairs
 from vfnet_edu.evaluation.scores import Outcome, coco_scores
 from vfnet_edu.postprocess import Detections
-from vfnet_edu.viz import plots
+from vfnet_edu.viz import chapters, plots
 from vfnet_edu.viz.drawing import colour, compare, draw, draw_targets, render
 from vfnet_edu.viz.report import examples, read_metrics, write_report
 
@@ -214,3 +216,32 @@ def test_examples_show_images_with_objects(tmp_path):
     images, targets, found = examples(index, results, count=5)
     assert len(images) == 2 and targets[1]["labels"].tolist() == [1]
     assert found[0].boxes.shape == (0, 4) and found[1].boxes.tolist() == [[5, 5, 35, 34]]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG defines it, 0 to 1."""
+    rgb = np.array(to_rgb(colour))
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("paper", ["#ffffff", "#14181e"], ids=["light", "dark"])
+@pytest.mark.parametrize("ink", ["BLUE", "ORANGE", "GREEN", "PINK", "YELLOW", "SKY", "INK"])
+def test_a_chapter_s_inks_are_seen_on_both_papers(ink, paper):
+    low, high = sorted((luminance(getattr(chapters, ink)), luminance(paper)))
+    assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_a_chapter_s_figure_has_no_ground():
+    with matplotlib.style.context("vfnet_edu.viz.chapter"):
+        ax = plots.score_and_iou(Calibration())
+        assert ax.figure.get_facecolor()[3] == 0 and ax.get_facecolor()[3] == 0
+        assert ax.xaxis.label.get_color().strip("#") == chapters.INK.strip("#")
+
+
+def test_outlines_and_pictures():
+    ax = chapters.picture(Figure().subplots(), torch.zeros(3, 20, 30, dtype=torch.uint8), "a title")
+    assert ax.get_xlim() == (0, 30) and ax.get_ylim() == (20, 0) and ax.get_title() == "a title"
+    chapters.outline(ax, torch.tensor([[1.0, 2, 11, 8]]), "red", halo=True)
+    black, red = ax.patches
+    assert black.get_bbox().bounds == red.get_bbox().bounds == (1, 2, 10, 6)
+    assert black.get_linewidth() > red.get_linewidth()
