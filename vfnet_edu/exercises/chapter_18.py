@@ -41,6 +41,14 @@ rate = Exercise(
             "You multiply by the number of images. 0.01 is the rate of 16 images, not of one: divide by 16.",
         ),
         (
+            lambda gpus, images, passes: CONFIG.lr * CONFIG.lr_batch / (gpus * images * passes),
+            "Upside down: a larger batch takes a larger rate, because it has fewer steps to get as far.",
+        ),
+        (
+            lambda gpus, images, passes: _of_batch(gpus + images + passes),
+            "You add up GPUs, images and passes. The images of a step are their product.",
+        ),
+        (
             lambda gpus, images, passes: _of_batch(passes),
             "You count passes. What counts is the images in all passes of all GPUs.",
         ),
@@ -141,6 +149,7 @@ wrong_option = Exercise(
             lambda: "--data.batch-size",
             "8 processes x 2 images x 1 pass are 16 images, the published batch; the rate is not scaled.",
         ),
+        (lambda: "optim.drop-at", "You have found it. Write it as it is typed, with its two dashes."),
         (
             lambda: "--data.workers",
             "Too few workers would show as a large data_share. Here 1 or 2 % of the time is spent waiting for images.",
