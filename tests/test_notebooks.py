@@ -75,6 +75,24 @@ def test_figures_speak(path):
 
 
 @chapters
+def test_fits_the_page(path):
+    """Code is not cut at 1280 px, what the reader sees is short, and a figure can be read on a phone (CONTRIBUTING)."""
+    notebook = read(path)
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    blocks = re.findall(r"```\w*\n(.*?)```", prose, re.S)
+    for cell in code_cells(notebook):
+        if "remove-cell" in tags(cell):
+            continue
+        blocks.append(cell.source)
+        lines = cell.source.count("\n") + 1
+        assert lines <= 15 or "hide-input" in tags(cell), f"{lines} lines that everybody sees: {cell.source[:60]}"
+        for inches in re.findall(r"figsize=\(([\d.]+)", cell.source):
+            assert float(inches) <= 4.8, f"a figure of {inches} inches: {cell.source[:60]}"
+    for line in "\n".join(blocks).splitlines():
+        assert len(line) <= 76, f"{len(line)} columns: {line}"
+
+
+@chapters
 def test_exercises_have_solutions_that_are_right(path, monkeypatch):
     """Each solution, in place of its stub, after the imports alone."""
     matplotlib.use("agg")
