@@ -1,11 +1,14 @@
 """The engine of the exercises: every kind of answer gets a verdict, and nothing a reader's code does escapes."""
 
 import math
+import signal
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from vfnet_edu.exercises import engine
 from vfnet_edu.exercises.engine import Exercise, NotYet, alike, kind
 
 area = Exercise(
@@ -74,6 +77,23 @@ def test_stubs_and_errors_are_told_not_raised():
     assert "ZeroDivisionError" in area.judge(lambda w, h: 1 / 0)[0]
     assert "TypeError" in area.judge(lambda w: w)[0]
     assert "without parentheses" in area.judge(6.0)[0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGVTALRM"), reason="this system has no alarm that counts computing")
+def test_an_endless_loop_ends(monkeypatch):
+    def endless(w, h):
+        while True:
+            w = w + h
+
+    monkeypatch.setattr(engine, "PATIENCE", 0.2)
+    before = signal.getsignal(signal.SIGVTALRM)
+    assert area.judge(endless) == ("On 2, 3 it goes on and on: is there a loop that never ends?", False)
+    assert area.judge(lambda w, h: w * h)[1]
+    assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
+
+
+def test_leaving_is_no_way_out():
+    assert "SystemExit" in area.judge(lambda w, h: sys.exit(3))[0]
 
 
 def test_it_prints_and_strict_mode_raises(capsys, monkeypatch):

@@ -6,7 +6,10 @@ behaves like one of those on every case earns the hint that belongs to it.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +19,35 @@ from torch import Tensor
 
 class NotYet(AssertionError):
     """A wrong answer, raised only in strict mode (``VFNET_EDU_STRICT=1``), which the tests use."""
+
+
+class TooLong(Exception):
+    """An answer has computed for longer than PATIENCE."""
+
+
+PATIENCE = 5.0  # seconds of computing
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise TooLong in what computes for longer, where that can be done: not on Windows, not outside the main thread.
+
+    The processor's time counts, so that a busy machine makes nobody's answer wrong.
+    """
+    if not hasattr(signal, "SIGVTALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @dataclass(frozen=True)
@@ -53,10 +85,13 @@ class Exercise:
         given, wanted = [], [self.reference(*_copies(case)) for case in self.cases]
         for case in self.cases:
             try:
-                given.append(answer(*_copies(case)))
-            except Exception as error:  # whatever a reader's code raises is reported, not raised
+                with at_most(PATIENCE):
+                    given.append(answer(*_copies(case)))
+            except (Exception, SystemExit) as error:  # whatever a reader's code raises is reported, not raised
                 if isinstance(error, NotImplementedError):
                     return "Replace the body of the function, then run the cell again.", False
+                if isinstance(error, TooLong):
+                    return f"On {self.describe(case)} it goes on and on: is there a loop that never ends?", False
                 return f"On {self.describe(case)} it stops with {type(error).__name__}: {error}.", False
         if all(value is None for value in given):
             return "The function returns nothing yet: write its body, and `return` the result.", False
