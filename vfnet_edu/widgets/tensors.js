@@ -90,7 +90,7 @@ function render({ model, el }) {
   );
   const heads = ["tensor", "shape", "numbers"].map((text) => html("th", { scope: "col" }, text));
   const head = html("thead", {}, html("tr", {}, ...heads));
-  const columns = ["31%", "35%", "34%"].map((width) => html("col", { style: `width:${width}` }));
+  const columns = ["28%", "42%", "30%"].map((width) => html("col", { style: `width:${width}` }));
   const table = html("table", { class: "ve-tensors" });
   root.append(controls, table, says);
   const draw = () => {
