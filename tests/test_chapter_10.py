@@ -7,6 +7,7 @@ import pytest
 import torch
 from javascript import in_node
 
+from vfnet_edu import recipes
 from vfnet_edu.bench import ranking
 from vfnet_edu.bench.ranking import LOSSES, RECORDED, answer, exam_scenes, lesson_scenes, teach
 from vfnet_edu.boxes import iou
@@ -14,7 +15,9 @@ from vfnet_edu.evaluation.calibration import spearman
 from vfnet_edu.evaluation.frozen import freeze, judge, one_class, winners
 from vfnet_edu.evaluation.linear import Cells, exam_from, lessons_from, nine_samples, scores_of, teach_linear
 from vfnet_edu.exercises import chapter_10
+from vfnet_edu.models.detector import build
 from vfnet_edu.ops.star.operator import star_conv2d
+from vfnet_edu.runtime.errors import UserError
 from vfnet_edu.weights.zoo import load
 
 
@@ -35,6 +38,12 @@ def test_freezing_changes_nothing(model, exam):
     torch.testing.assert_close(answer(model.head, frozen), frozen.logits, atol=1e-4, rtol=1e-4)
     target = frozen.targets()
     assert int((target > 0).sum()) == len(frozen.q) and float(target.max()) <= 1
+
+
+def test_only_a_vfnet_can_be_frozen():
+    other = build(recipes.by_name("retinanet_r50_vfl_1x"))
+    with pytest.raises(UserError, match="has no star"):
+        freeze(other, *lesson_scenes(1))
 
 
 def test_perfect_scores_rank_perfectly(exam):

@@ -20,7 +20,7 @@ from torch import Tensor
 from vfnet_edu.data.coco import CocoIndex, read_coco
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.shapes import draw_scene, write_shape_scenes
-from vfnet_edu.evaluation.frozen import Frozen, freeze, judge, one_class
+from vfnet_edu.evaluation.frozen import Frozen, freeze, judge, one_class, vfnet_head
 from vfnet_edu.losses import focal_loss, quality_focal_loss, varifocal_loss
 from vfnet_edu.models.heads.vfnet import VFNetConfig, VFNetHead
 from vfnet_edu.models.layers import flatten_levels
@@ -74,7 +74,7 @@ def main(args: list[str]) -> None:
         for seed in options.seeds:
             for name in options.losses:
                 start = time.perf_counter()
-                pupil = teach(model.head.config, school, LOSSES[name], options.steps, seed)
+                pupil = teach(vfnet_head(model).config, school, LOSSES[name], options.steps, seed)
                 marks = judge(answer(pupil, test).sigmoid(), test, index)
                 print(f"{classes:>7}  {name:<8} {seed:>4}  {marks.positives:9.3f}  {marks.winners:7.3f}  "
                       f"{marks.all:5.3f}  {marks.kept:5.3f}  {marks.AP:5.1f}  {time.perf_counter() - start:7.0f}",

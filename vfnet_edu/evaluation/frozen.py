@@ -21,7 +21,9 @@ from vfnet_edu.evaluation.calibration import Calibration, score_iou_pairs, spear
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.losses import MIN_IOU
 from vfnet_edu.models.detector import Detector
+from vfnet_edu.models.heads.vfnet import VFNetHead
 from vfnet_edu.postprocess import Candidates, DetectConfig, select
+from vfnet_edu.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,17 @@ class Marks(NamedTuple):
 
 @torch.no_grad()
 def freeze(model: Detector, images: Sequence[Tensor], truth: list[dict[str, Tensor]]) -> Frozen:
-    """Run a VFNet once on S scenes of one size, and note its positives (ATSS) and the IoU of their boxes."""
-    head, size = model.head.eval(), (images[0].shape[-2], images[0].shape[-1])
+    """Run a VFNet once on S scenes of one size, and note its positives (ATSS) and the IoU of their boxes.
+
+    Args:
+        model: a VFNet in evaluation mode, as `vfnet_edu.load` returns it.
+        images: S of (3, H, W), uint8.
+        truth: the objects of each: ``{"boxes": (G, 4) xyxy, "labels": (G,)}``.
+
+    Raises:
+        UserError: the model has another head.
+    """
+    head, size = vfnet_head(model), (images[0].shape[-2], images[0].shape[-1])
     config = head.config
     pyramid = model.neck(model.backbone(model.stack(images)))
     ltrb = [head.initial_box(i, head.reg_tower(x)) for i, x in enumerate(pyramid)]
@@ -76,6 +87,13 @@ def freeze(model: Detector, images: Sequence[Tensor], truth: list[dict[str, Tens
     q = iou(out.refined[image, cell], true_box)
     return Frozen(pyramid, ltrb, out.refined, out.boxes, out.logits, out.level_shapes, size, truth, image, cell,
                   label, true_box, q)  # fmt: skip
+
+
+def vfnet_head(model: Detector) -> VFNetHead:
+    """The head of a VFNet.  Raises UserError where it is another one: only a VFNet has stars to freeze."""
+    if not isinstance(model.head, VFNetHead):
+        raise UserError(f"{type(model.head).__name__} has no star", remedy="give a VFNet, e.g. vfnet_tiny")
+    return model.head
 
 
 def one_class(frozen: Frozen) -> Frozen:

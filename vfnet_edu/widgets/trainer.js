@@ -142,8 +142,8 @@ export function words(step, taught, marks) {
 
 /** The curves of rank correlation over steps, with a line and four dots at the step that is looked at. */
 function curves(most) {
-  const width = 430;
-  const height = 290;
+  const width = 350;
+  const height = 260;
   const label = "Rank correlation on unseen boxes over steps, for four losses";
   const art = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const { group, X, Y } = plot({
@@ -166,7 +166,7 @@ function curves(most) {
       set(dots[i], { cx: X(step), cy: Y(clamp(marks[i] ?? 0.1, 0.1, 0.5)), opacity });
     });
   };
-  return { draw, element: html("div", { style: "flex:2 1 300px" }, art) };
+  return { draw, element: html("div", { style: "flex:2 1 300px;max-width:470px" }, art) };
 }
 
 /** Which line is which, what its positives are asked for, and its mark at this step. */
