@@ -92,8 +92,8 @@ const NAMES = {
 const LEGENDS = { score: "Score:", label: "Class:", box: "Boxes:", center: "Times true centerness:" };
 const RUNGS = [
   ["own/own/own/none", "nothing replaced"],
-  ["own/true/own/none", "class told"],
   ["iou/own/own/none", "IoU, own class"],
+  ["own/true/own/none", "class told"],
   ["sorted/own/own/none", "re-sorted"],
   ["iou/true/own/none", "IoU, true class"],
   ["own/own/true/none", "true boxes"],
