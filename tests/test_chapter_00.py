@@ -199,10 +199,14 @@ def test_words():
         "only 0.14."
     )
     assert none_better.endswith("its IoU is 0.82: no other box fits better.")
-    assert no_kept.startswith("No box is kept for the star") and nothing == "No box says star."
-    assert other == "No box says star, but one with score 0.66 calls it a kind of ring."
+    assert no_kept.startswith("No box is kept for the star") and nothing == "No box around it says star."
+    assert other == "No box around it says star, but one with score 0.66 calls it a ring."
     assert hidden == "The star is out of sight."
     assert live("namesOf([3, 0, 3], ['a', 'b', 'c', 'd'])") == ["first d", "a", "second d"]
+
+
+def test_a_new_object_goes_where_there_is_room():
+    assert live("freePlace([[0, 32, 32], [1, 96, 64]], 128)") == [32, 96]
 
 
 def test_labels_do_not_cover_each_other():

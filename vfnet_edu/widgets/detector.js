@@ -72,6 +72,14 @@ export function trueBoxes(owner, size, count) {
   return boxes.map((box, k) => (areas[k] >= LEAST_AREA * size * size ? box : null));
 }
 
+/** Of nine places the one that is farthest from all objects. */
+export function freePlace(items, size) {
+  const ticks = [0.25, 0.5, 0.75].map((part) => part * size);
+  const room = ([x, y]) => Math.min(...items.map(([, left, top]) => Math.hypot(left - x, top - y)));
+  const places = ticks.flatMap((y) => ticks.map((x) => [x, y]));
+  return places.reduce((a, b) => (room(b) > room(a) ? b : a));
+}
+
 // ---- The verdict ----------------------------------------------------------------------------------------------------
 
 /** For every object: its box, the box that is kept for it, the best of its class, and one that calls it another. */
@@ -108,10 +116,10 @@ export const namesOf = (labels, classes) =>
 export function tell(name, { box, kept, best, other }, least, classes) {
   if (!box) return `The ${name} is out of sight.`;
   if (!best) {
-    const called = other
-      ? `, but one with score ${number(other.score)} calls it a kind of ${classes[other.label]}`
-      : "";
-    return `No box says ${name}${called}.`;
+    const another = other && classes[other.label];
+    const article = /^[aeiou]/.test(another) ? "an" : "a";
+    const called = other ? `, but one with score ${number(other.score)} calls it ${article} ${another}` : "";
+    return `No box around it says ${name}${called}.`;
   }
   const fits = `another box fits better (IoU ${number(best.fit)}), but scores only ${number(best.score)}`;
   if (!kept) {
@@ -165,7 +173,7 @@ const ZOOM = 3; // units of the drawing to a pixel of the scene
 const RIM = "#101010"; // on the scene colours are the same in light and dark
 const KEPT = "#0b62b8";
 const BEST = "#ffd54f";
-const TRUE = "#7dffcf";
+const TRUE = "#0b3d2e";
 const LABEL = 19; // height of a label
 
 const outline = ([x1, y1, x2, y2], look) =>
@@ -242,7 +250,7 @@ function boxes(model, stage, side) {
   return [
     ...taken.map((one) => outline(one.box, { stroke: RIM, "stroke-width": 1, opacity: 0.7 })),
     ...better.flatMap((one) => rimmed(one.box, BEST)),
-    ...(box ? rimmed(box, TRUE, { "stroke-dasharray": "6 5" }) : []),
+    ...(box ? [outline(box, { stroke: TRUE, "stroke-width": 2.4, "stroke-dasharray": "5 8" })] : []),
     ...shown.flatMap((one) => rimmed(one.box, KEPT, {}, "#fff")),
     ...labels(marks, side),
   ];
@@ -369,9 +377,9 @@ function tools(model) {
   };
   const adds = () => {
     const items = model.get("items");
-    const middle = model.get("sheet").size / 2;
+    const place = freePlace(items, model.get("sheet").size);
     const sprite = model.get("sheet").sprites.findIndex(({ label }) => label === Number(kinds.value));
-    if (items.length < MOST) put([...items, [sprite, middle, middle, 0, 1, top(model)]], items.length);
+    if (items.length < MOST) put([...items, [sprite, ...place, 0, 1, top(model)]], items.length);
   };
   const removes = () => {
     const items = model.get("items").filter((_, k) => k !== model.get("chosen"));
@@ -463,14 +471,15 @@ function drawMaps(model, { seen, cell }, { cells, winners, cursor }) {
 /** A line for every object: what is kept for it, and what would have fitted best. */
 function table(model, stage) {
   const body = html("tbody");
-  const title = (text) => html("th", { scope: "col", style: "vertical-align:bottom" }, text);
+  const narrow = "padding:3px 5px;overflow-wrap:normal";
+  const title = (text) => html("th", { scope: "col", style: `${narrow};vertical-align:bottom` }, text);
   const head = html("tr", {}, ...["object", "score kept", "IoU kept", "best IoU", "its score"].map(title));
-  head.firstChild.style.cssText += ";text-align:left;width:36%";
+  head.firstChild.style.textAlign = "left";
   const element = html("table", { style: "width:100%;margin:0 0 8px" }, html("thead", {}, head), body);
-  const show = (one, key) => html("td", {}, one ? number(one[key]) : "–");
+  const show = (one, key) => html("td", { style: `${narrow};white-space:nowrap` }, one ? number(one[key]) : "–");
   const draw = () => {
     const rows = stage.verdicts.map(({ kept, best }, k) => {
-      const style = `text-align:left;font-weight:${model.get("chosen") === k ? 700 : 400};color:inherit`;
+      const style = `${narrow};text-align:left;font-weight:${model.get("chosen") === k ? 700 : 400};color:inherit`;
       const name = html("th", { scope: "row", style }, stage.names[k]);
       return html("tr", {}, name, show(kept, "score"), show(kept, "fit"), show(best, "fit"), show(best, "score"));
     });
