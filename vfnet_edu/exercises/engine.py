@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def kind(value) -> str:
     return {"NoneType": "nothing", "str": "text"}.get(type(value).__name__, f"a {type(value).__name__}")
 
 
-def _as_kind_of(wanted, given):
+def _as_kind_of(wanted, given) -> Any:
     """A tensor or array where a list is asked for, and a list where a tensor is: both say the same."""
     if isinstance(wanted, tuple | list) and hasattr(given, "tolist") and getattr(given, "ndim", 0):
         return given.tolist()
@@ -172,20 +173,21 @@ SLIPS: list[tuple[Callable[[Tensor], Tensor], str]] = [
 
 def _slip(given: Sequence, wanted: Sequence, tolerance: float) -> str:
     """What an answer that is wrong in no way of its own has done to the right values; "" if nothing simple."""
-    mine, right = [_numbers(x) for x in given], [_numbers(x) for x in wanted]
-    if any(x is None for x in (*mine, *right)):
+    both = ((_numbers(a), _numbers(b)) for a, b in zip(given, wanted, strict=True))
+    pairs = [(a, b) for a, b in both if a is not None and b is not None]
+    if len(pairs) < len(given):  # text, or nothing, among them
         return ""
     for change, hint in SLIPS:
-        if all(alike(a, change(b), tolerance) for a, b in zip(mine, right, strict=True)):
+        if all(alike(a, change(b), tolerance) for a, b in pairs):
             return hint
-    return _factor(mine, right)
+    return _factor(pairs)
 
 
-def _factor(mine: list, right: list) -> str:
+def _factor(pairs: list[tuple[Tensor, Tensor]]) -> str:
     """One factor that all values are too large by."""
-    if any(a.shape != b.shape for a, b in zip(mine, right, strict=True)):
+    if any(a.shape != b.shape for a, b in pairs):
         return ""
-    a, b = (torch.cat([x.flatten() for x in part]) for part in (mine, right))
+    a, b = (torch.cat([x.flatten() for x in part]) for part in zip(*pairs, strict=True))
     some = b != 0
     factors = a[some] / b[some]
     if some.sum() < 2 or not torch.allclose(factors, factors[:1], rtol=1e-4) or a[~some].any() or factors[0] == 0:
