@@ -11,6 +11,7 @@ SECONDS = """
     test_chapter_00.py::test_every_scene_has_its_surprise
     test_chapter_00.py::test_maps_and_detections_are_torchs
     test_chapter_00.py::test_verdicts_are_pythons
+    test_chapter_14.py::test_outputs_losses_gradients
     test_coco.py::test_outlines_do_not_fill_the_memory
     test_detector.py::test_features
     test_detector.py::test_images_of_any_size

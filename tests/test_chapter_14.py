@@ -117,6 +117,7 @@ def test_assignment_also_where_objects_compete(own):
         assert torch.equal(own["assign"](point, stride, boxes), wanted) and (wanted >= 0).any()
 
 
+@pytest.mark.filterwarnings("ignore:std")  # of no rows at all
 def test_pictures_without_objects(own):
     torch.manual_seed(0)
     net = own["start"](own["VFNet"](w=4, c=32, classes=2))
@@ -154,7 +155,6 @@ def test_shapes_are_those_of_the_network(models, name):
     with torch.device("meta"):
         model = build(vf.recipes.by_name(name))
         pixels = torch.empty(1, 3, h, w)
-    assert not isinstance(model.backbone, torch.Tensor)
     maps = model.backbone.stages(pixels)
     pyramid = model.neck(maps[1:])
     said = {name: sizes for _, name, sizes in tensors(models[MODELS.index(name)], h, w)}
