@@ -194,7 +194,7 @@ function table(model, state, stops) {
     body.replaceChildren(...rows);
   };
   stops.push(follow(model, [...STATE, "rank"], draw));
-  const head = ["", "class", "score", "IoU", "verdict"].map((text) =>
+  const head = ["rank", "class", "score", "IoU", "verdict"].map((text) =>
     html("th", { style: "padding:2px 5px", scope: "col" }, text),
   );
   return html("table", { style: "width:100%;font-size:13px" }, html("thead", {}, html("tr", {}, ...head)), body);

@@ -41,15 +41,15 @@ def oracle_scene(
         target: ``{"boxes": (G, 4), "labels": (G,)}`` of this image.
         config: thresholds of the selection.
     """
-    size = tuple(image.shape[-2:])
+    height, width = image.shape[-2:]
     rows = (truth.told[which] | (candidates.scores[which].amax(1) > config.min_score)).nonzero()[:, 0]  # (R,)
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     return {
         "name": name,
         "image": data_url(picture, "JPEG", quality=88),
-        "size": [size[1], size[0]],
+        "size": [width, height],
         "objects": [[*_numbers(b, 2), int(k)] for b, k in zip(target["boxes"], target["labels"], strict=True)],
-        "boxes": [_numbers(box, 2) for box in clip(candidates.boxes[which, rows], size)],
+        "boxes": [_numbers(box, 2) for box in clip(candidates.boxes[which, rows], (height, width))],
         "scores": [_numbers(score, 4) for score in candidates.scores[which, rows]],
         "owners": truth.objects[which, rows].tolist(),
         "ious": _numbers(truth.ious[which, rows], 4),
