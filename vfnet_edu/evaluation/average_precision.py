@@ -13,17 +13,19 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the IoUs that COCO averages over
 
 
 def match(ious: np.ndarray, threshold: float) -> np.ndarray:
-    """Which detections of one image are right (chapter 3): each, best first, takes the best object that is still free.
+    """Which detections of one image and class are right (chapter 3).
+
+    Each, best first, takes the object it overlaps most of those still free.
 
     Args:
-        ious: (D, G) of the detections of one class, highest score first, with the objects of this class.
+        ious: (D, G) of detections, highest score first, and objects.
         threshold: the least IoU of a right box.
 
     Returns:
-        (D,) bool.  Of two objects that overlap a box equally the later one is taken, as pycocotools does.
+        (D,) bool.  Of two equal IoUs the later counts, as in pycocotools.
     """
     right, free = np.zeros(len(ious), bool), np.ones(ious.shape[1], bool)
-    for d in np.flatnonzero((ious >= threshold).any(1)):  # the other boxes find nothing
+    for d in np.flatnonzero((ious >= threshold).any(1)):  # the others find nothing
         row = np.where(free, ious[d], -1.0)  # (G,)
         if row.max() >= threshold:
             free[np.flatnonzero(row == row.max())[-1]] = False
@@ -35,7 +37,7 @@ def average_precision(hits: Sequence[bool] | np.ndarray, objects: int) -> float:
     """The area under precision over recall, read at 101 recalls (chapter 3).
 
     Args:
-        hits: of all detections of a class, highest score first: whether it is right.
+        hits: (D,) whether each detection is right, highest score first.
         objects: how many there are to be found, at least 1.
 
     Returns:
@@ -43,6 +45,6 @@ def average_precision(hits: Sequence[bool] | np.ndarray, objects: int) -> float:
     """
     found = np.cumsum(np.asarray(hits, float))  # (D,)
     precision, recall = found / np.arange(1, len(found) + 1), found / objects
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]  # (D,)  the saw teeth filled
-    places = np.searchsorted(recall, RECALLS)  # (101,)  the first rank that reaches this recall
-    return float(np.append(best_from_here, 0.0)[places].mean())  # 0 where it is never reached
+    filled = np.maximum.accumulate(precision[::-1])[::-1]  # (D,)  no teeth
+    places = np.searchsorted(recall, RECALLS)  # (101,)  first to reach it
+    return float(np.append(filled, 0.0)[places].mean())  # 0: never reached
