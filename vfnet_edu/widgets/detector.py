@@ -32,12 +32,12 @@ RADIUS = 0.17  # of every sprite at size 1
 LOOKS = dict(zip(CLASSES, (10, 5, 1, 3, 0, 2, 1, 8), strict=True))  # class -> what it wears; chosen by eye
 NEAR = 0.1  # least IoU with an object for a box to be about it
 
-# Scenes placed by hand, each with its surprise; an item is [class, x, y, degrees, size], from back to front.
-SCENES = {
-    "second best": ("wood", [["triangle", 54, 30, 0, 1.3], ["ellipse", 46, 86, 0, 1.0]]),
-    "covered": ("linen", [["star", 56, 64, 0, 1.2], ["rectangle", 104, 64, 0, 1.0]]),
-    "twins": ("squared", [["star", 54, 60, 0, 1.0], ["star", 62, 64, 0, 1.0]]),
-    "on its corner": ("squared", [["rectangle", 64, 64, 45, 1.2]]),
+# Scenes placed by hand, each with its surprise: a ground, and objects (class, x, y, degrees, size) from back to front.
+SCENES: dict[str, tuple[str, list[tuple[str, float, float, float, float]]]] = {
+    "second best": ("wood", [("triangle", 54, 30, 0, 1.3), ("ellipse", 46, 86, 0, 1.0)]),
+    "covered": ("linen", [("star", 56, 64, 0, 1.2), ("rectangle", 104, 64, 0, 1.0)]),
+    "twins": ("squared", [("star", 54, 60, 0, 1.0), ("star", 62, 64, 0, 1.0)]),
+    "on its corner": ("squared", [("rectangle", 64, 64, 45, 1.2)]),
 }
 
 
@@ -277,7 +277,8 @@ class DetectorExplorer(anywidget.AnyWidget):
 
 def items_of(name: str) -> list[Item]:
     """The objects of a prepared scene, from back to front."""
-    return [Item(CLASSES.index(kind), *numbers, z) for z, (kind, *numbers) in enumerate(SCENES[name][1])]
+    objects = enumerate(SCENES[name][1])
+    return [Item(CLASSES.index(kind), x, y, turn, size, z) for z, (kind, x, y, turn, size) in objects]
 
 
 def scene(name: str) -> tuple[Tensor, dict]:
