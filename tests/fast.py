@@ -8,6 +8,8 @@ SECONDS = """
     test_bench_peers.py::test_rows
     test_bench_star.py
     test_calibration.py::test_spearman_equals_scipy_with_ties
+    test_chapter_10.py::test_a_pupil_depends_on_seed_and_loss_alone
+    test_chapter_10.py::test_the_command
     test_chapter_00.py::test_every_scene_has_its_surprise
     test_chapter_00.py::test_maps_and_detections_are_torchs
     test_chapter_00.py::test_verdicts_are_pythons
