@@ -18,7 +18,7 @@ from vfnet_edu.priors import pyramid_anchors
 
 NOTEBOOK = read(ROOT / "notebooks/14_two_hundred_lines.ipynb")
 EXERCISES = (chapter_14.score_loss, chapter_14.suppress, chapter_14.place)
-MODELS = ("vfnet_tiny", "vfnet_r50_1x")
+MODELS = {"vfnet_tiny": 8, "vfnet_r50_1x": 80}  # and their classes
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,9 @@ def test_pictures_without_objects(own):
 @pytest.fixture(scope="module")
 def models():
     pytest.importorskip("anywidget", reason="the explorers need anywidget")
-    from vfnet_edu.widgets.tensors import dimensions
+    from vfnet_edu.widgets import TensorExplorer
 
-    return [dimensions(vf.recipes.by_name(name)) for name in MODELS]
+    return TensorExplorer().models
 
 
 def test_shapes_are_the_same_in_javascript(models):
@@ -153,11 +153,11 @@ def test_shapes_are_those_of_the_network(models, name):
 
     h, w = 160, 224
     with torch.device("meta"):
-        model = build(vf.recipes.by_name(name))
+        model = build(vf.recipes.by_name(name), [f"class {i}" for i in range(MODELS[name])])
         pixels = torch.empty(1, 3, h, w)
     maps = model.backbone.stages(pixels)
     pyramid = model.neck(maps[1:])
-    said = {name: sizes for _, name, sizes in tensors(models[MODELS.index(name)], h, w)}
+    said = {name: sizes for _, name, sizes in tensors(models[list(MODELS).index(name)], h, w)}
     for i, x in enumerate(maps):
         assert list(x.shape[1:]) == said[f"C{i + 2}"]
     for i, x in enumerate(pyramid):

@@ -4,6 +4,7 @@ import anywidget
 import traitlets
 
 from vfnet_edu import recipes
+from vfnet_edu.data.shapes import CLASSES
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.widgets.front_end import STYLE, script
 
@@ -19,7 +20,7 @@ TABLE = """
 Part = tuple[str, str, list[int]]  # the part of the network, what it makes, its sizes
 
 
-def dimensions(recipe: Recipe) -> dict:
+def dimensions(recipe: Recipe, classes: int) -> dict:
     """What the shapes inside a VFNet depend on.  `recipe`: one with a ResNet, an FPN and VFNet's head."""
     backbone, head = recipe.backbone, recipe.head
     c3, c4, c5 = backbone.out_channels
@@ -28,7 +29,7 @@ def dimensions(recipe: Recipe) -> dict:
         "maps": [c3 // 2, c3, c4, c5],  # channels of C2, C3, C4, C5
         "channels": head.channels,
         "levels": len(head.strides),
-        "classes": head.classes,
+        "classes": classes,
     }
 
 
@@ -76,4 +77,7 @@ class TensorExplorer(anywidget.AnyWidget):
 
     @traitlets.default("models")
     def _models(self) -> list[dict]:
-        return [dimensions(recipes.by_name(name)) for name in ("vfnet_tiny", "vfnet_r50_1x")]
+        return [
+            dimensions(recipes.vfnet_tiny(), classes=len(CLASSES)),  # as it is shipped: the classes of ShapeScenes
+            dimensions(recipes.vfnet_r50_1x(), classes=80),
+        ]
