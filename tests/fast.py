@@ -8,11 +8,11 @@ SECONDS = """
     test_bench_peers.py::test_rows
     test_bench_star.py
     test_calibration.py::test_spearman_equals_scipy_with_ties
-    test_chapter_10.py::test_a_pupil_depends_on_seed_and_loss_alone
-    test_chapter_10.py::test_the_command
     test_chapter_00.py::test_every_scene_has_its_surprise
     test_chapter_00.py::test_maps_and_detections_are_torchs
     test_chapter_00.py::test_verdicts_are_pythons
+    test_chapter_10.py::test_a_pupil_depends_on_seed_and_loss_alone
+    test_chapter_10.py::test_the_command
     test_chapter_14.py::test_outputs_losses_gradients
     test_coco.py::test_outlines_do_not_fill_the_memory
     test_detector.py::test_features
