@@ -155,7 +155,7 @@ def test_epochs_differ_and_repeat(index):
 
 def test_the_first_epochs_may_see_smaller_images(index):
     small = AugmentConfig(long_side=(128, 128), short_side=(128, 128), small_epochs=1, small=0.5)
-    first, second = (Samples(index, small)[epoch, 0] for epoch in (0, 1))  # 48 x 64 pixels, twice as large in the second
+    first, second = (Samples(index, small)[epoch, 0] for epoch in (0, 1))  # twice as large in the second
     assert first[0].shape == (3, 48, 64) and second[0].shape == (3, 96, 128)
     assert first[1]["scale"] == (1.0, 1.0) and second[1]["scale"] == (2.0, 2.0)
 
