@@ -10,10 +10,10 @@ from vfnet_edu.widgets.front_end import STYLE, script
 
 TABLE = """
 .ve-tensors { width: 100%; table-layout: fixed; font-size: 13px; }
-.ve-tensors th, .ve-tensors td { text-align: left; padding: 3px 6px; overflow-wrap: normal; }
+.ve .ve-tensors th, .ve .ve-tensors td { text-align: left; padding: 3px 4px; font-size: 13px; overflow-wrap: normal; }
 .ve-tensors th[scope="row"] { color: inherit; }
 .ve-tensors th[scope="rowgroup"] { padding-top: 10px; font-weight: 600; }
-.ve-tensors td:last-child { font-size: 12px; }
+.ve .ve-tensors td:last-child { font-size: 12px; }
 .ve-tensors i { display: block; height: 7px; min-width: 1px; margin-top: 2px; border-radius: 2px; }
 """
 
