@@ -40,6 +40,8 @@ def test_lists_and_tensors_say_the_same():
     assert pair.judge(lambda x: np.array([x, 2 * x]))[1]
     assert not pair.judge(lambda x: torch.tensor([x, x]))[1]
     double = Exercise("double", lambda x: 2 * x, [(torch.ones(3),)], [], "yes", "no")
+    for truth in (np.bool_(True), torch.tensor(True)):
+        assert alike([truth], [True], 0) and not alike([truth], [False], 0)
     assert double.judge(lambda x: [2.0, 2.0, 2.0])[1] and double.judge(lambda x: np.full(3, 2.0))[1]
     assert "2 values" in double.judge(lambda x: [[1.0], [2.0, 3.0]])[0]
 

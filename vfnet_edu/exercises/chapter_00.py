@@ -114,6 +114,14 @@ lost = Exercise(
             "You compare with the average box. The detector keeps one box: the one with the highest score.",
         ),
         (
+            lambda scores, ious: max(scores) - ious[_index(scores)],
+            "You compare the score of the kept box with its own IoU. What is lost is fit, so compare two IoUs.",
+        ),
+        (
+            lambda scores, ious: _lost(scores, ious) / max(ious),
+            "That is a share of the best IoU. Asked for is the plain difference of the two IoUs.",
+        ),
+        (
             lambda scores, ious: 1 - ious[_index(scores)],
             "You compare with a perfect box. No order of the list could have given that: compare with the best box "
             "on offer.",

@@ -112,6 +112,14 @@ match = Exercise(
             lambda ious, t: [int(v) for v in _match(ious, t)],
             "The zeros and ones are right. Return True and False instead.",
         ),
+        (
+            lambda ious, t: [n for n, v in enumerate(_match(ious, t)) if v],
+            "You return the places of the right boxes. Return True or False for every box of the list.",
+        ),
+        (
+            lambda ious, t: [[v >= t for v in row] for row in ious],
+            "You return an answer for every box and object. Return one for each box: does it find an object?",
+        ),
         (lambda ious, t: sum(_match(ious, t)), "You return how many boxes are right. Return a list: one for each box."),
         (
             lambda ious, t: [max(row, default=0.0) for row in ious],

@@ -75,6 +75,30 @@ split = Exercise(
             lambda p, q: tuple(part * len(q) / q.sum() for part in _split(p, q)),
             "You divide by the sum of the weights. The head divides by the number of positives.",
         ),
+        (
+            lambda p, q: (q * _bce(q, q), q * (_bce(p, q) - _bce(q, q))),
+            "Right, positive by positive. Two numbers are wanted: take the mean of each.",
+        ),
+        (
+            lambda p, q: _split(p.sigmoid(), q),
+            "You put the sigmoid on the scores once more. p is a score already, between 0 and 1, and no logit.",
+        ),
+        (
+            lambda p, q: (_total(q.sigmoid(), q), _total(p.sigmoid(), q) - _total(q.sigmoid(), q)),
+            "A function `..._with_logits` takes logits, and p and q are none: it would put a sigmoid on them.",
+        ),
+        (
+            lambda p, q: (-(q * q * q.log()).mean(), _total(p, q) + (q * q * q.log()).mean()),
+            "That is one half of the entropy. The other half is -(1 - q) log(1 - q).",
+        ),
+        (
+            lambda p, q: (_split(p, q)[0], (_bce(p, q) - _bce(q, q)).mean()),
+            "The floor is right. The excess has the weight q as well.",
+        ),
+        (
+            lambda p, q: (_total(p, q), _split(p, q)[1]),
+            "The excess is right. The first number is the whole loss: the floor is what p = q would still cost.",
+        ),
     ],
     right="The floor depends on the boxes alone, the excess on the scores. Only the excess can be learned away.",
     hint="The floor of a positive is q BCE(q, q); the excess is q BCE(p, q) minus that. Then the means.",
@@ -141,6 +165,14 @@ missing_detach = Exercise(
         (
             _step(lambda z, b, true: _score(z.detach(), _q(b, true)) + _box(b, true)),
             "You have cut the logits. They are what this loss has to teach; cut its target.",
+        ),
+        (
+            _step(lambda z, b, true: _score(z.detach(), _q(b, true).detach()) + _box(b, true)),
+            "The logits have no gradient: you have cut the whole loss of the score. Cut only what becomes q.",
+        ),
+        (
+            _step(lambda z, b, true: _score(z, _q(b, true).detach()) + len(b) * _box(b, true)),
+            "The cut is right. The loss of the boxes must be divided by the number of positives, too.",
         ),
         (
             _step(lambda z, b, true: _score(z, (_q(b, true) > 0).float()) + _box(b, true)),

@@ -147,7 +147,9 @@ def kind(value) -> str:
 
 
 def _as_kind_of(wanted, given) -> Any:
-    """A tensor or array where a list is asked for, and a list where a tensor is: both say the same."""
+    """A tensor or array where a list is asked for, and a list where a tensor is; bools of numpy and torch."""
+    if isinstance(wanted, bool) and str(getattr(given, "dtype", "")) in ("bool", "torch.bool") and given.ndim == 0:
+        return bool(given)
     if isinstance(wanted, tuple | list) and hasattr(given, "tolist") and getattr(given, "ndim", 0):
         return given.tolist()
     if isinstance(wanted, Tensor) and not isinstance(given, Tensor) and isinstance(given, tuple | list | np.ndarray):
