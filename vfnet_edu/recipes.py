@@ -316,7 +316,7 @@ def _shape_scenes(name: str, width: int, data: DataConfig, optim: OptimConfig, e
 
 
 def vfnet_small() -> Recipe:
-    """Learns ShapeScenes in about three minutes on two CPU cores (how it came to that: book/speedrun.md)."""
+    """Learns ShapeScenes in two to three minutes on two CPU cores (how it came to that: book/speedrun.md)."""
     data = replace(SHAPES, augment=replace(SHAPES.augment, small_epochs=4), batch_size=8, images_per_gpu=8)
     optim = replace(
         SCRATCH, lr_batch=8, betas=(0.9, 0.95), schedule="linear", warmup_steps=240, epochs=5, precision="auto"
