@@ -26,7 +26,7 @@ def own_style():
 
 
 def test_there_are_chapters():
-    assert {int(p.stem[:2]) for p in NOTEBOOKS} >= {1, 6, 9, 11, 18}
+    assert {int(p.stem[:2]) for p in NOTEBOOKS} >= {0, 1, 3, 6, 8, 9, 10, 11, 14, 18}
 
 
 @chapters
@@ -72,6 +72,12 @@ def test_figures_speak(path):
         if style:
             assert len(style["image"]["alt"]) > 40 and len(style["figure"]["caption"]) > 40
             assert style["figure"]["name"].startswith("fig-")
+
+
+def test_every_figure_has_a_name_of_its_own():
+    figures = [c.metadata.get("mystnb", {}).get("figure", {}) for p in NOTEBOOKS for c in code_cells(read(p))]
+    names = [figure["name"] for figure in figures if "name" in figure]
+    assert [name for name in names if names.count(name) > 1] == []
 
 
 @chapters
