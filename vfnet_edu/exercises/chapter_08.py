@@ -59,9 +59,28 @@ bars = Exercise(
             lambda: [SORTED, OWN, CLASS, BOTH, BOXES],
             "Re-sorting moves the highest score of an object to its best box. That cannot be worse than nothing.",
         ),
+        (
+            lambda: [OWN, CLASS, BOTH, SORTED, BOXES],
+            "IoU and class together also put the rivals in the right order: they cannot be worth less than the order.",
+        ),
+        (
+            lambda: [OWN, BOTH, CLASS, SORTED, BOXES],
+            "IoU and class together tell the class and give the right order: they cannot be worth less than either.",
+        ),
+        (
+            lambda: [OWN, SORTED, BOXES, CLASS, BOTH],
+            "You place true boxes too low and the class too high: with true boxes it does not matter which rival is "
+            "kept, and to be told the class is worth less than the order.",
+        ),
+        (
+            lambda: [BOXES, BOTH, CLASS, SORTED, OWN],
+            "The highest comes first here: turn the list around. Then ask which of class and order is worth more.",
+        ),
     ],
     right="And that is the surprise: a better order of the boxes it has is worth more than knowing every class.",
-    hint='Give the five names, lowest AP first: "nothing", "class", "order", "IoU and class", "boxes", in your order.',
+    hint="Five names, spelled as above, the lowest AP first. To be told two things is worth more than one of them, and "
+    "with true boxes it does not matter which rival is kept.",
+    describe=lambda case: "your list",
 )
 
 
@@ -97,6 +116,22 @@ def _at_the_best(scores, labels, ious):
 
 def _whole_row(scores, labels, ious):
     return torch.where((labels >= 0)[:, None], ious[:, None].expand_as(scores), scores)
+
+
+def _all_times_iou(scores, labels, ious):
+    return torch.where((labels >= 0)[:, None], scores * ious[:, None], scores)
+
+
+def _without_class_0(scores, labels, ious):
+    return _oracle(scores, torch.where(labels > 0, labels, -1), ious)
+
+
+def _one_class_off(scores, labels, ious):
+    return _oracle(scores, torch.where(labels >= 0, (labels - 1) % scores.shape[1], -1), ious)
+
+
+def _only_upwards(scores, labels, ious):
+    return torch.maximum(scores, _oracle(scores, labels, ious))
 
 
 def _product(scores, labels, ious):
@@ -140,7 +175,21 @@ oracle = Exercise(
         ),
         (
             lambda scores, labels, ious: scores,
-            "Nothing is replaced yet: write the IoU at the true class of every row that has one.",
+            "Nothing is replaced yet. If you did write something: `new[rows][columns] = ...` writes into a copy.",
+        ),
+        (_without_class_0, "Class 0 is a class, too: a row is background where its label is -1, not where it is 0."),
+        (_one_class_off, "You wrote one column too far to the left: classes count from 0, as columns do."),
+        (
+            _only_upwards,
+            "You kept the score where it was higher than the IoU. Replace it there, too: a score can be too sure.",
+        ),
+        (
+            _all_times_iou,
+            "You multiplied every score by the IoU. Only that of the true class changes, and it becomes the IoU.",
+        ),
+        (
+            lambda scores, labels, ious: scores * ious[:, None],
+            "You multiplied every row by its IoU, background too. Write the IoU at the true class of the positives.",
         ),
     ],
     right="That is the row gt_cls_iou of table 1, in three lines. All that is not a positive keeps what it said.",
@@ -215,6 +264,11 @@ kept = Exercise(
             lambda s, i: len(_tied(s, i)),
             "That is how many are tied. What is asked is the mean of their IoUs.",
         ),
+        (lambda s, i: sum(_tied(s, i)), "You add up the tied boxes. Divide by how many they are."),
+        (lambda s, i: min(i), "That is the worst box of all. What comes first on average, among the highest scores?"),
+        (lambda s, i: s.index(max(s)), "That is the place of the kept box in the list. What is asked is its IoU."),
+        (lambda s, i: max(s), "That is the highest score. What is asked is the IoU of the box that has it."),
+        (lambda s, i: _kept(i, s), "Scores and IoUs have changed places: the scores decide, the IoUs are averaged."),
     ],
     right="With all scores equal, the sort knows nothing: you get an average rival, whatever the best one is worth.",
     hint="Which boxes share the highest score? Each of them comes first equally often: take the mean of their IoUs.",
