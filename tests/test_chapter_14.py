@@ -120,7 +120,7 @@ def test_assignment_also_where_objects_compete(own):
 @pytest.mark.filterwarnings("ignore:std")  # of no rows at all
 def test_pictures_without_objects(own):
     torch.manual_seed(0)
-    net = own["start"](own["VFNet"](w=4, c=32, classes=2))
+    net = own["start"](own["VFNet"](n=4, c=32, classes=2))
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 2
     images = torch.zeros(2, 3, 64, 96)
     terms = own["losses"](net(images), nothing, (64, 96))

@@ -89,7 +89,47 @@ score_loss = Exercise(
         ),
         (
             lambda logits, q: _weighted(logits, q, logits.sigmoid() ** 2),
-            "The 0.75 is lost.",
+            "The 0.75 is lost: background weighs 0.75 p².",
+        ),
+        (
+            lambda logits, q: _weighted(logits, q, 0.25 * logits.sigmoid() ** 2),
+            "Background weighs 0.25 p² here. In this loss it is 0.75 p².",
+        ),
+        (
+            lambda logits, q: (0.75 * logits.sigmoid() ** 2 * _bce(logits, q)).sum() / _positives(q),
+            "Positives weigh 0.75 p² here, as background does. They weigh q, their target.",
+        ),
+        (
+            lambda logits, q: (
+                (torch.where(q > 0, torch.ones_like(q), 0.75 * logits.sigmoid() ** 2) * _bce(logits, q)).sum()
+                / _positives(q)
+            ),
+            "Every positive weighs 1 here. It weighs q: the better its box, the more.",
+        ),
+        (
+            lambda logits, q: (
+                (torch.where(q > 0, q, 0.75 * logits.sigmoid() ** 2) * _bce(logits, (q > 0).to(q))).sum()
+                / _positives(q)
+            ),
+            "You ask the positives for 1. The cross-entropy asks them for q.",
+        ),
+        (
+            lambda logits, q: (
+                (torch.where(q > 0, q, 0.75 * logits.sigmoid() ** 2) * _bce(logits, q).mean()).sum() / _positives(q)
+            ),
+            'The cross-entropy is averaged before it is weighed: `reduction="none"` keeps one value per score.',
+        ),
+        (
+            lambda logits, q: (q * _bce(logits, q)).sum() / _positives(q),
+            "Background costs nothing here. Then nobody learns to be silent: give it the weight 0.75 p².",
+        ),
+        (
+            lambda logits, q: varifocal_loss(logits, q).sum() / len(q),
+            "You divide by the length of the first axis. Divide by the number of positives, `(q > 0).sum()`.",
+        ),
+        (
+            lambda logits, q: varifocal_loss(logits, q).sum() / ((q > 0).sum() + 1),
+            "You count one positive too many. The 1 is only for pictures without any: `clamp(min=1)`.",
         ),
         (
             lambda logits, q: quality_focal_loss(logits, q).sum() / _positives(q),
@@ -150,6 +190,26 @@ def _crowd(seed: int, objects: int, each: int, size: float) -> tuple[Tensor, Ten
     return torch.cat([middle - half, middle + half], 1), torch.rand(len(middle), generator=draw), labels
 
 
+def _swapped(boxes, scores, labels):
+    keep = _keep(boxes, scores, labels)
+    return boxes[keep], labels[keep], scores[keep]
+
+
+def _sorted_labels(boxes, scores, labels):
+    keep = _keep(boxes, scores, labels)
+    return boxes[keep], scores[keep], labels[keep].sort().values
+
+
+def _class_by_class(boxes, scores, labels):
+    rows = [(labels == k).nonzero()[:, 0] for k in labels.unique()]
+    return torch.cat([r[nms(boxes[r], scores[r], 0.6)] for r in rows])[:100]
+
+
+def _first_100(boxes, scores, labels):
+    best = scores.argsort(descending=True)[:100]
+    return best[_keep(boxes[best], scores[best], labels[best])]
+
+
 suppress = Exercise(
     name="suppress",
     reference=_suppress,
@@ -201,6 +261,21 @@ suppress = Exercise(
             _with_keep(lambda boxes, scores, labels: scores.argsort(descending=True)[:100]),
             "Sorted, but nothing is suppressed: where is `nms`?",
         ),
+        (lambda *case: case, "You return what you were given: where is `nms`?"),
+        (_swapped, "Scores and labels have changed places: boxes, scores, labels is the order."),
+        (_sorted_labels, "You sorted the labels by themselves. Each belongs to a box: index them with `keep`."),
+        (
+            _with_keep(_class_by_class),
+            "Class by class suppresses the right boxes. But now they stand by class: the best of all must come first.",
+        ),
+        (
+            _with_keep(_first_100),
+            "You take the best 100 before `nms`. Many of those are suppressed: take 100 of what survives.",
+        ),
+        (
+            _with_keep(lambda boxes, scores, labels: nms(boxes, scores, 0.6)),
+            "Classes suppress each other here, and nothing stops at 100. Move classes apart, then cut.",
+        ),
     ],
     right="One index for all three. What belongs together travels together.",
     hint="Move the classes apart, ask `nms` which rows stay, keep the first 100, index all three with them.",
@@ -240,6 +315,15 @@ place = Exercise(
         (lambda u, w: (2 * u + 1) / w, "This runs from 0 to 2. `grid_sample` counts from -1 to 1."),
         (lambda u, w: (u + 0.5) / w - 1, "This runs from -1 to 0: from edge to edge are 2 units, not 1."),
         (lambda u, w: (2 * u + 0.5) / w - 1, "A quarter of a cell is left: half a cell is 0.5 cells, doubled like u."),
+        (
+            lambda u, w: 2 * u / w - 1 + 0.5,
+            "You add half a unit of the map, whatever w is. Half a cell is 1 / w of these units.",
+        ),
+        (lambda u, w: 2 * u + 1 / w - 1, "Brackets: the sum 2 u + 1 is divided by w, not the 1 alone."),
+        (lambda u, w: (2 * u + 1) // w - 1, "`//` rounds down to whole numbers. The place lies between them: use `/`."),
+        (lambda u, w: (2 * u + 1) / (w + 1) - 1, "The map is w cells wide from edge to edge, not w + 1."),
+        (lambda u, w: 1 - (2 * u + 1) / w, "Left and right are exchanged: cell 0 is near -1, the left edge."),
+        (lambda u, w: -0.75, "That is the value of the example. It depends on u and w."),
         (lambda u, w: u + 0.5, "This is still in cells. `grid_sample` wants -1 at the left edge, 1 at the right one."),
         (
             lambda u, w: max(-1.0, min(1.0, (2 * u + 1) / w - 1)),
