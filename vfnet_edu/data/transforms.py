@@ -29,7 +29,7 @@ class AugmentConfig:
     crop_range: tuple[float, float] = (0.75, 0.75)  # least height and width of the window, as fractions of the image's
     cutout: float = 0.0  # probability of blackening 5 to 10 small rectangles, after resizing (VFNet-X: 0.5)
     small_epochs: int = 0  # in so many epochs at the start, images are ...
-    small: float = 0.75  # ... this much smaller: steps take less time while there is most to learn (no row of the tables)
+    small: float = 0.75  # ... this much smaller: quicker steps while there is most to learn (no row of the tables)
 
     def in_epoch(self, epoch: int) -> "AugmentConfig":
         """With the lengths of this epoch, which counts from 0."""
