@@ -12,6 +12,7 @@ from vfnet_edu.boxes import centerness, iou
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.evaluation import oracle
 from vfnet_edu.evaluation.oracle import Switches, switched
+from vfnet_edu.evaluation.scores import candidate_scores
 from vfnet_edu.postprocess import Candidates, DetectConfig
 
 TARGETS = [
@@ -61,7 +62,7 @@ def index(targets=TARGETS) -> CocoIndex:
 
 
 def ap(candidates, config=DetectConfig(), rows=()):
-    return oracle.average_precision(candidates, index(), (100, 100), config, rows).numbers["AP"]
+    return candidate_scores(candidates, index(), (100, 100), config, rows).numbers["AP"]
 
 
 def at(scores, row):

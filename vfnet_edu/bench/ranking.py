@@ -25,6 +25,7 @@ from vfnet_edu.losses import focal_loss, quality_focal_loss, varifocal_loss
 from vfnet_edu.models.heads.vfnet import VFNetConfig, VFNetHead
 from vfnet_edu.models.layers import flatten_levels
 from vfnet_edu.ops.star.operator import star_conv2d_pyramid
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.weights.zoo import load
 
 FIRST_LESSON = 900_000  # number of the first scene of a lesson: no shipped model was trained or judged on it
@@ -81,7 +82,7 @@ def main(args: list[str]) -> None:
                       flush=True)  # fmt: skip
                 rows.append({"classes": classes, "loss": name, "seed": seed} | marks._asdict())
                 if options.json:
-                    options.json.write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+                    write_atomically(options.json, json.dumps(header | {"rows": rows}, indent=1) + "\n")
 
 
 def exam_scenes(count: int = 300) -> tuple[list[Tensor], list[dict], CocoIndex]:

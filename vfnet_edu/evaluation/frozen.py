@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from vfnet_edu.assigners import IGNORED, assign_images, atss, matched_truth
-from vfnet_edu.boxes import iou, xyxy_to_xywh
+from vfnet_edu.boxes import iou
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.evaluation.calibration import Calibration, score_iou_pairs, spearman
-from vfnet_edu.evaluation.scores import coco_scores
+from vfnet_edu.evaluation.scores import candidate_scores
 from vfnet_edu.losses import MIN_IOU
 from vfnet_edu.models.detector import Detector
 from vfnet_edu.models.heads.vfnet import VFNetHead
-from vfnet_edu.postprocess import Candidates, DetectConfig, select
+from vfnet_edu.postprocess import Candidates, DetectConfig
 from vfnet_edu.runtime.errors import UserError
 
 
@@ -122,7 +122,7 @@ def judge(scores: Tensor, frozen: Frozen, index: CocoIndex, detect: DetectConfig
         winners=spearman(kept[:, 2], kept[:, 0]),
         all=every.spearman(),
         kept=float(kept[:, 0].mean()),
-        AP=average_precision(scores, frozen, index, detect),
+        AP=ap_of(scores, frozen, index, detect),
     )
 
 
@@ -144,17 +144,10 @@ def winners(scores: Tensor, frozen: Frozen) -> Tensor:
     return torch.stack(rows)
 
 
-def average_precision(scores: Tensor, frozen: Frozen, index: CocoIndex, detect: DetectConfig) -> float:
+def ap_of(scores: Tensor, frozen: Frozen, index: CocoIndex, detect: DetectConfig) -> float:
     """AP in percent of `scores` (S, P, K) on the frozen boxes, after NMS."""
     if scores.shape[-1] == 1:
         alike = np.zeros_like(index.labels)
         index = dataclasses.replace(index, labels=alike, classes=("object",), category_ids=np.array([1]))
     offer = Candidates(scores, frozen.boxes, [h * w for h, w in frozen.level_shapes])
-    results = []
-    for n in range(len(scores)):
-        found = select(offer, n, frozen.size, detect)
-        rows = zip(xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-        for box, score, label in rows:
-            where = {"image_id": int(index.image_ids[n]), "category_id": int(index.category_ids[label])}
-            results.append({**where, "bbox": box, "score": score})
-    return 100 * coco_scores(index, results).numbers["AP"]
+    return 100 * candidate_scores(offer, index, frozen.size, detect).numbers["AP"]

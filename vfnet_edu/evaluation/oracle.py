@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vfnet_edu.assigners import matched_truth
-from vfnet_edu.boxes import centerness, iou, xyxy_to_ltrb, xyxy_to_xywh
-from vfnet_edu.data.coco import CocoIndex
-from vfnet_edu.evaluation.scores import Scores, coco_scores
-from vfnet_edu.postprocess import Candidates, DetectConfig, select
+from vfnet_edu.boxes import centerness, iou, xyxy_to_ltrb
+from vfnet_edu.postprocess import Candidates
 
 HIT = 0.5  # COCO's lowest threshold: a box with this IoU or more can count as found
 
@@ -154,31 +152,6 @@ def switched(candidates: Candidates, truth: Truth, points: Tensor, switches: Swi
         scores = only_score(scores, truth, values, None if switches.label == "true" else scores.argmax(2))
     factor = true_centerness(points, truth) if switches.center == "true" else candidates.factor
     return candidates._replace(scores=scores, boxes=boxes, factor=factor)
-
-
-# ------------------------------------------------------------------ judged
-def average_precision(
-    candidates: Candidates, index: CocoIndex, size: tuple[int, int], config: DetectConfig, rows: Sequence[int] = ()
-) -> Scores:
-    """What COCO's protocol says about any candidates, after selection and suppression.
-
-    Args:
-        candidates: image n of them is image n of `index`, at the size it is stored in.
-        index: the data set.
-        size: (height, width) of every image, pixels.
-        config: thresholds.
-        rows: judge these images only; by default all.
-    """
-    rows = list(rows) or list(range(len(index)))
-    results = []
-    for n in rows:
-        found = select(candidates, n, size, config)
-        image = int(index.image_ids[n])
-        columns = xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist()
-        for box, score, label in zip(*columns, strict=True):
-            category = int(index.category_ids[label])
-            results.append({"image_id": image, "category_id": category, "bbox": box, "score": score})
-    return coco_scores(index.select(rows), results)
 
 
 def reordered(candidates: Candidates, order: Tensor) -> Candidates:

@@ -7,7 +7,7 @@ here: a box that is not a number would count as a hit, an annotation with id 0 a
 import contextlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vfnet_edu.boxes import iou, xywh_to_xyxy
+from vfnet_edu.boxes import iou, xywh_to_xyxy, xyxy_to_xywh
 from vfnet_edu.data.coco import CocoIndex, read_coco
 from vfnet_edu.evaluation.calibration import Calibration
+from vfnet_edu.postprocess import Candidates, DetectConfig, select
 from vfnet_edu.runtime.errors import Exit, UserError
 
 MEANING = {
@@ -150,6 +151,29 @@ def coco_scores(
         images=len(truth.image_ids),
         why=_why(truth, found) if numbers["AP"] <= 0 else None,
     )
+
+
+def candidate_scores(
+    candidates: Candidates, index: CocoIndex, size: tuple[int, int], config: DetectConfig, rows: Sequence[int] = ()
+) -> Scores:
+    """What COCO's protocol says about any candidates, after selection and suppression.
+
+    Args:
+        candidates: image n of them is image n of `index`, at the size it is stored in.
+        index: the data set.
+        size: (height, width) of every image, pixels.
+        config: thresholds.
+        rows: judge these images only; by default all.
+    """
+    rows = list(rows) or list(range(len(index)))
+    results = []
+    for n in rows:
+        found = select(candidates, n, size, config)
+        columns = xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist()
+        for box, score, label in zip(*columns, strict=True):
+            where = {"image_id": int(index.image_ids[n]), "category_id": int(index.category_ids[label])}
+            results.append({**where, "bbox": box, "score": score})
+    return coco_scores(index.select(rows), results)
 
 
 def _mean(values: np.ndarray) -> float:
