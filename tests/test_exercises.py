@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vfnet_edu import exercises
 from vfnet_edu.exercises import engine
 from vfnet_edu.exercises.engine import Exercise, NotYet, alike, kind
 
@@ -122,3 +123,30 @@ def test_alike():
     assert not alike(True, 1, 0) and alike(True, True, 0)
     assert not alike(torch.ones(2), torch.ones(2, 1), 0) and kind(torch.ones(2, 1)) == "a tensor of shape (2, 1)"
     assert alike(torch.tensor(3), 3, 0) and alike("P3", "P3", 0) and not alike("P3", 3, 0)
+
+
+# ------------------------------------------------------------------ every exercise of the book
+EVERY = [
+    pytest.param(one, id=f"{chapter}-{one.name}")
+    for chapter in exercises.__all__
+    for one in vars(getattr(exercises, chapter)).values()
+    if isinstance(one, Exercise)
+]
+
+
+@pytest.mark.parametrize("exercise", EVERY)
+def test_every_mistake_has_a_hint_of_its_own(exercise):
+    assert exercise.judge(exercise.reference) == (exercise.right, True)
+    told = [exercise.judge(mistake) for mistake, _ in exercise.mistakes]
+    assert told == [(hint, False) for _, hint in exercise.mistakes]
+    assert len({hint for hint, _ in told}) == len(told) >= 6
+
+
+@pytest.mark.parametrize("exercise", EVERY)
+def test_an_answer_that_is_none_is_told_so(exercise):
+    for nothing in (None, "text", 3, lambda *_: 1 / 0):
+        assert not exercise.judge(nothing)[1]
+    told, right = exercise.judge(lambda *case: None)
+    assert not right and "returns nothing" in told and "write its body" in told
+    told, right = exercise.judge(lambda *case: -1.0)
+    assert not right and exercise.hint in told
