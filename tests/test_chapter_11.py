@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from vfnet_edu.boxes import iou, ltrb_to_xyxy
-from vfnet_edu.exercises import chapter_11
 from vfnet_edu.ops.star.operator import star_conv2d, star_offsets
 
 STRIDES = (8, 16, 32)

@@ -11,7 +11,6 @@ from javascript import in_node
 import vfnet_edu as vf
 from vfnet_edu.assigners import atss
 from vfnet_edu.data.shapes import VAL_START, draw_scene
-from vfnet_edu.exercises import chapter_14
 from vfnet_edu.models.detector import build
 from vfnet_edu.ops.star.operator import star_conv2d
 from vfnet_edu.priors import pyramid_anchors
