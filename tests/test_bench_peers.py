@@ -11,8 +11,9 @@ import cv2
 import pytest
 import torch
 
-from vfnet_edu.bench import peers, rows, turns
-from vfnet_edu.bench.rows import QUICK, ROWS
+from vfnet_edu.bench import peer_detectors, peer_operators, peers, turns
+from vfnet_edu.bench.rows import ROWS
+from vfnet_edu.bench.sizes import QUICK
 from vfnet_edu.bench.turns import Row, Skipped, Turn, compete
 from vfnet_edu.runtime.errors import UserError
 
@@ -84,18 +85,20 @@ def test_detectors(sizes, name):
 
 @pytest.mark.parametrize("learn", [False, True])
 def test_stars_are_the_same(sizes, learn):
-    ours, theirs = (rows.convolve(f, learn)(sizes).run() for f in (rows.star, rows.deformable))
-    levels = len(rows.STRIDES)
+    ours, theirs = (
+        peer_operators.convolve(f, learn)(sizes).run() for f in (peer_operators.star, peer_operators.deformable)
+    )
+    levels = len(peer_operators.STRIDES)
     for a, b in zip(ours[:levels], theirs[:levels], strict=True):  # maps, or their gradients
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_the_star_of_onnx_is_the_same(sizes):
     try:
-        theirs = rows.onnx_runtime(sizes).run()
+        theirs = peer_operators.onnx_runtime(sizes).run()
     except Skipped as reason:
         pytest.skip(str(reason))
-    for a, (b,) in zip(rows.convolve(rows.star, False)(sizes).run(), theirs, strict=True):
+    for a, (b,) in zip(peer_operators.convolve(peer_operators.star, False)(sizes).run(), theirs, strict=True):
         torch.testing.assert_close(a, torch.from_numpy(b), rtol=1e-3, atol=1e-4)
 
 
@@ -116,11 +119,11 @@ def test_the_same_is_read(sizes):
 
 
 def test_detectors_see_images_as_large_as_they_are(sizes):
-    image = rows.noise(sizes.answer, 1)[0]
-    for kind in (rows.FCOS, rows.RetinaNet):
-        images, _ = rows.torchvisions(kind, sizes.answer).transform([image / 255])
+    image = peer_detectors.noise(sizes.answer, 1)[0]
+    for kind in (peer_detectors.FCOS, peer_detectors.RetinaNet):
+        images, _ = peer_detectors.torchvisions(kind, sizes.answer).transform([image / 255])
         assert images.image_sizes == [sizes.answer]
-    assert rows.vfnet(sizes.answer).recipe.data.test_scale == (sizes.answer[1], sizes.answer[0])
+    assert peer_detectors.vfnet(sizes.answer).recipe.data.test_scale == (sizes.answer[1], sizes.answer[0])
 
 
 # ------------------------------------------------------------------ the command, the json and the page

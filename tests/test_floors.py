@@ -28,7 +28,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "inference",
     "evaluate predict",
     "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
-    "bench.ranking bench.speedrun bench.turns bench.synthetic < bench.rows < bench.peers",
+    "bench.ranking bench.speedrun bench.turns bench.synthetic bench.sizes "
+    "< bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
     "widgets.front_end < widgets.detector widgets.pyramid widgets.ranked_list "
     "widgets.atss widgets.loss widgets.ranking widgets.star "
     "widgets.oracle widgets.trainer widgets.tensors widgets.planner",

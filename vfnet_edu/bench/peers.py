@@ -18,7 +18,8 @@ from pathlib import Path
 
 import tyro
 
-from vfnet_edu.bench.rows import QUICK, ROWS, Sizes
+from vfnet_edu.bench.rows import ROWS
+from vfnet_edu.bench.sizes import QUICK, Sizes
 from vfnet_edu.bench.turns import apart, compete, peak_megabytes
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import write_atomically
