@@ -82,7 +82,7 @@ def start_scores(conv: nn.Conv2d, std: float = 0.01, probability: float = 0.01) 
 
 
 def flatten_levels(maps: Sequence[Tensor], depth: int) -> Tensor:
-    """L maps (B, A*depth, H, W) -> one list of predictions (B, P, depth), P = sum of H*W*A"""
+    """L maps (B, A*depth, H, W) -> one list of predictions (B, P, depth), P = sum of H*W*A.  See chapter 4."""
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, depth) for m in maps], dim=1)
 
 

@@ -84,7 +84,10 @@ class PAFPN(nn.Module):
 
 
 def top_down(laterals: list[Tensor]) -> list[Tensor]:
-    """Coarse meaning flows down: every map receives the next coarser one, enlarged to its size (nearest)."""
+    """Coarse meaning flows down: every map receives the next coarser one, enlarged to its size (nearest).
+
+    Derived in chapter 4.
+    """
     maps = laterals[-1:]
     for lateral in reversed(laterals[:-1]):
         maps.insert(0, lateral + F.interpolate(maps[0], size=lateral.shape[-2:], mode="nearest"))
@@ -92,7 +95,10 @@ def top_down(laterals: list[Tensor]) -> list[Tensor]:
 
 
 def coarser(x: Tensor, convs: nn.ModuleList, relu_before_last: bool) -> list[Tensor]:
-    """P6, P7, ... by convolutions of stride 2.  The ReLU feeds the next level only; the level itself stays linear."""
+    """P6, P7, ... by convolutions of stride 2.  The ReLU feeds the next level only; the level itself stays linear.
+
+    Why, and which published row has which: chapter 4.
+    """
     maps = []
     for i, conv in enumerate(convs):
         x = conv(x.relu() if i > 0 and relu_before_last else x)
