@@ -12,6 +12,7 @@ _HOME = {  # explorer -> its module here
     "DetectorExplorer": "detector",
     "PyramidExplorer": "pyramid",
     "RankedListExplorer": "ranked_list",
+    "PointTargetsExplorer": "point_targets",
     "AtssExplorer": "atss",
     "LossExplorer": "loss",
     "RankingExplorer": "ranking",

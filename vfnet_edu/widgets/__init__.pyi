@@ -5,6 +5,7 @@ from vfnet_edu.widgets.detector import DetectorExplorer as DetectorExplorer
 from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
 from vfnet_edu.widgets.oracle import OracleExplorer as OracleExplorer
 from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner
+from vfnet_edu.widgets.point_targets import PointTargetsExplorer as PointTargetsExplorer
 from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
 from vfnet_edu.widgets.ranked_list import RankedListExplorer as RankedListExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
