@@ -31,11 +31,11 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "bench.ranking bench.speedrun bench.turns bench.synthetic bench.sizes "
     "< bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
     "widgets.front_end < widgets.detector widgets.pyramid widgets.ranked_list "
-    "widgets.point_targets widgets.atss widgets.loss widgets.ranking widgets.star "
+    "widgets.point_targets widgets.atss widgets.loss widgets.ranking widgets.star widgets.refinement "
     "widgets.oracle widgets.trainer widgets.tensors widgets.planner",
     "exercises.engine < exercises.chapter_00 exercises.chapter_01 exercises.chapter_03 "
     "exercises.chapter_05 exercises.chapter_06 exercises.chapter_08 "
-    "exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 exercises.chapter_14 "
+    "exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 exercises.chapter_12 exercises.chapter_14 "
     "exercises.chapter_18",
     "bench.__main__",
     "__main__",

@@ -10,6 +10,7 @@ from vfnet_edu.exercises import (
     chapter_09,
     chapter_10,
     chapter_11,
+    chapter_12,
     chapter_14,
     chapter_18,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "chapter_09",
     "chapter_10",
     "chapter_11",
+    "chapter_12",
     "chapter_14",
     "chapter_18",
 ]

@@ -18,6 +18,7 @@ _HOME = {  # explorer -> its module here
     "RankingExplorer": "ranking",
     "TrainerExplorer": "trainer",
     "StarExplorer": "star",
+    "RefinementExplorer": "refinement",
     "OracleExplorer": "oracle",
     "TensorExplorer": "tensors",
     "TrainingPlanner": "planner",

@@ -9,6 +9,7 @@ from vfnet_edu.widgets.point_targets import PointTargetsExplorer as PointTargets
 from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
 from vfnet_edu.widgets.ranked_list import RankedListExplorer as RankedListExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
+from vfnet_edu.widgets.refinement import RefinementExplorer as RefinementExplorer
 from vfnet_edu.widgets.star import StarExplorer as StarExplorer
 from vfnet_edu.widgets.tensors import TensorExplorer as TensorExplorer
 from vfnet_edu.widgets.trainer import TrainerExplorer as TrainerExplorer
