@@ -59,6 +59,30 @@ cells = Exercise(
             lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides[:1]),
             "That is the first level alone. Is your `return` inside the loop?",
         ),
+        (
+            lambda height, width, strides: _cells(height + height % 32, width + width % 32, strides),
+            "You add the remainder. What is missing to the next multiple of 32 is 32 minus the remainder, or nothing.",
+        ),
+        (
+            lambda height, width, strides: _cells(32 * (height // 32 + 1), 32 * (width // 32 + 1), strides),
+            "A side that is a multiple of 32 already gets no padding: 800 stays 800.",
+        ),
+        (
+            lambda height, width, strides: _cells(32 * (height // 32), 32 * (width // 32), strides),
+            "You cut the image to a multiple of 32. Pad it: go up to the next multiple.",
+        ),
+        (
+            lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides, whole=lambda x: int(x) + 1),
+            "`// + 1` gives one cell too many where the stride divides the side: round up only where there is a rest.",
+        ),
+        (
+            lambda height, width, strides: _cells(ceil32(height), ceil32(width), strides[-1:]),
+            "That is the last level alone. Add up the cells of all levels.",
+        ),
+        (
+            lambda height, width, strides: [_cells(ceil32(height), ceil32(width), (s,)) for s in strides],
+            "These are the right numbers, level by level: add them up.",
+        ),
     ],
     right="Padding first, then every level rounds up on each side. You can now say how long a detector's answer is "
     "before it has seen the image.",
@@ -76,6 +100,10 @@ def _corner_and_size(row: int, column: int, stride: int, ltrb: Tensor) -> Tensor
     """(x1, y1, width, height)"""
     box = _box(row, column, stride, ltrb)
     return torch.cat([box[:2], box[2:] - box[:2]])
+
+
+def _middle_and_size(box: Tensor) -> Tensor:
+    return torch.cat([(box[:2] + box[2:]) / 2, box[2:] - box[:2]])
 
 
 def _all_added(row: int, column: int, stride: int, ltrb: Tensor) -> Tensor:
@@ -144,6 +172,30 @@ box = Exercise(
             lambda row, column, stride, ltrb: _box(row, column, stride, -ltrb),
             "Every sign is flipped: left and top are subtracted, right and bottom are added.",
         ),
+        (
+            lambda row, column, stride, ltrb: _middle_and_size(_box(row, column, stride, ltrb)),
+            "That is the middle of the box, its width and its height. Return two corners: x1, y1, x2, y2.",
+        ),
+        (
+            lambda row, column, stride, ltrb: torch.cat([_box(row, column, stride, ltrb)[:2], ltrb[2:]]),
+            "The first two numbers are right. The last two are still distances: add them to the point.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb) - torch.cat([0 * ltrb[:2], ltrb[:2]]),
+            "You add right and bottom to the upper left corner. All four distances start from the point.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb * torch.tensor([1.0, 1.0, -1.0, -1.0])),
+            "You subtract all four. The right and the lower side lie beyond the point: add right and bottom.",
+        ),
+        (
+            lambda row, column, stride, ltrb: _box(row, column, stride, ltrb).view(2, 2),
+            "Two right corners. Put their four numbers into one row: x1, y1, x2, y2.",
+        ),
+        (
+            lambda row, column, stride, ltrb: ltrb,
+            "These are the distances as they came. The point is missing.",
+        ),
     ],
     right="The cell gives the point, the point and four distances give the box.",
     hint="The point is (column * stride, row * stride); subtract left and top from it, add right and bottom.",
@@ -210,6 +262,30 @@ pairs = Exercise(
         (
             lambda logits, threshold: (logits.sigmoid() > threshold).sum(),
             "You count the pairs. Return the pairs themselves: `torch.nonzero`.",
+        ),
+        (
+            lambda logits, threshold: _pairs(logits, threshold).flip(1),
+            "The class stands first in each of your pairs. The row comes first: (row, class).",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero(logits.sigmoid() > threshold, as_tuple=True),
+            "Rows and classes, apart from each other. Without `as_tuple` they come as pairs.",
+        ),
+        (
+            lambda logits, threshold: logits.sigmoid()[logits.sigmoid() > threshold],
+            "These are the scores that pass. Wanted is where they stand: the pairs (row, class).",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero(logits.sigmoid().amax(dim=1) > threshold),
+            "One column: these are the rows that pass with their best class. Return a pair for each class that passes.",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero(logits.exp() > threshold),
+            "The exponential is half of the way: the sigmoid is 1 / (1 + exp(-logit)).",
+        ),
+        (
+            lambda logits, threshold: torch.nonzero((logits.sigmoid() > threshold).flatten())[:, 0],
+            "You count through the whole table. Keep its two axes, and `torch.nonzero` gives pairs.",
         ),
     ],
     right="Every pair of a cell and a class is judged on its own: one sigmoid each, strictly above the threshold.",

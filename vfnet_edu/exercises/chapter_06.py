@@ -43,6 +43,18 @@ candidates = Exercise(
             lambda level_sizes, k: [min(k, size) for size in level_sizes],
             "These are the candidates level by level: add them up.",
         ),
+        (
+            lambda level_sizes, k: min(k, level_sizes[0]),
+            "That is the first level alone. Is your `return` inside the loop?",
+        ),
+        (
+            lambda level_sizes, k: sum(size >= k for size in level_sizes),
+            "You count the levels that have k points. Count the candidates that each level gives.",
+        ),
+        (
+            lambda level_sizes, k: len(level_sizes) * min(k, *level_sizes),
+            "The smallest level limits all of yours. Each level has a limit of its own.",
+        ),
     ],
     right="Small levels give all they have, the others k: the object looks at every level, whatever its own size.",
     hint="On each level the candidates are the k nearest points, or all points if there are fewer.",
@@ -99,6 +111,20 @@ threshold = Exercise(
         ),
         (lambda o: o.max(), "That is the best IoU: only one candidate would pass. The bar is mean plus deviation."),
         (lambda o: torch.tensor(0.5), "That is the old rule. Here every object has its own threshold."),
+        (
+            lambda o: o.mean(1).mean() + o.mean(1).std(),
+            "That is the deviation of the levels' means. Pool all candidates: each IoU counts by itself.",
+        ),
+        (lambda o: o.mean() + 2 * o.std(), "One standard deviation is added, not two."),
+        (lambda o: (o.mean(), o.std()), "Both parts are right: add them up."),
+        (
+            lambda o: o >= o.mean() + o.std(),
+            "You say who passes. The question is the threshold itself, one number.",
+        ),
+        (
+            lambda o: o[0].mean() + o[0].std(),
+            "You use one level only. The candidates of all levels belong to the pool.",
+        ),
     ],
     right="Mean plus unbiased standard deviation, over the candidates of all levels together.",
     hint="Pool the IoUs of all levels; the threshold is their mean plus their standard deviation (with n - 1).",
@@ -145,6 +171,12 @@ positives = Exercise(
             torch.tensor([[16.0, 24], [16, 32], [24, 24], [0, 24], [56, 24], [16, 48]]),
             _BOX,
         ),
+        (  # five reach the bar; one of them is inside, and each of the others lies beyond another side
+            torch.tensor([0.8, 0.8, 0.8, 0.8, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+            torch.tensor([[24.0, 32], [64, 32], [0, 32], [32, 8], [32, 56], *[[32, 32]] * 10]),
+            _BOX,
+        ),
+        (torch.tensor([0.5, 0.5, 0.5, 0.5, 0.0]), torch.tensor([[24.0, 32]] * 5), _BOX),  # the bar is above them all
     ],
     mistakes=[
         (
@@ -193,6 +225,34 @@ positives = Exercise(
             "These are the right points, by number. Return a boolean for each candidate instead.",
         ),
         (lambda o, p, b: ~_decide(o, p, b), "That is everybody who does *not* learn the object."),
+        (
+            lambda o, p, b: _passes(o) & (xyxy_to_ltrb(p, b)[:, 1::2].amin(-1) > 0.01),
+            "You look at top and bottom only; the point must lie between the left and the right side, too.",
+        ),
+        (
+            lambda o, p, b: _passes(o) & (xyxy_to_ltrb(p, b)[:, :2].amin(-1) > 0.01),
+            "You look at the left and the upper side only. A point may lie beyond the right or the lower one.",
+        ),
+        (
+            lambda o, p, b: _passes(o) & _inside(p, torch.cat([b[:2], b[:2] + b[2:]])),
+            "You read the box as a corner, a width and a height. It is x1, y1, x2, y2: two corners.",
+        ),
+        (
+            lambda o, p, b: (o >= o.mean() - o.std()) & _inside(p, b),
+            "The standard deviation is added: the bar lies above the mean.",
+        ),
+        (
+            lambda o, p, b: (o >= o.std()) & _inside(p, b),
+            "Your bar is the standard deviation alone; add the mean.",
+        ),
+        (
+            lambda o, p, b: _passes(o) & (xyxy_to_ltrb(p, b).abs().amin(-1) > 0.01),
+            "Without a sign the distances cannot tell inside from outside: leave out `abs`.",
+        ),
+        (
+            lambda o, p, b: p[_decide(o, p, b)],
+            "These are the right points. Return a boolean for each candidate instead.",
+        ),
     ],
     right="Good enough by the object's own standard, and inside it: those points learn the object, all others do not.",
     hint="A candidate is positive if its IoU is at least mean + std (n - 1) and its point lies inside the box.",

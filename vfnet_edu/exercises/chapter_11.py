@@ -118,6 +118,32 @@ offsets = Exercise(
             "Two things at once: this is where the taps should land, and every pair is (x, y). Take the grid away, "
             "and put y first.",
         ),
+        (
+            lambda *box: [-v if k % 2 == 0 else v for k, v in enumerate(_offsets(*box))],
+            "Your y grows upwards. In a picture it grows downwards: up is negative, down is positive.",
+        ),
+        (
+            lambda *box: [value for k in (6, 7, 8, 3, 4, 5, 0, 1, 2) for value in _pairs(_offsets(*box))[k]],
+            "Your rows go from the bottom to the top. Tap 1 is the top left one.",
+        ),
+        (
+            lambda *box: [value for k in (0, 1, 2, 5, 8, 7, 6, 3, 4) for value in _pairs(_offsets(*box))[k]],
+            "The taps go around the point. A kernel is stored row by row: three taps at the top, three in the middle, "
+            "three at the bottom.",
+        ),
+        (
+            lambda *box: [_offsets(*box)[0::2], _offsets(*box)[1::2]],
+            "All dy in one list and all dx in another. Make one list of 18: dy and dx of tap 1, dy and dx of tap 2, …",
+        ),
+        (
+            lambda l, t, r, b, stride: _shift(_offsets(l, t, r, b, 1), 1),
+            "Two things at once: these are pixels, and it is where the taps should land. Divide by the stride, then "
+            "take the grid away.",
+        ),
+        (
+            lambda left, top, right, bottom, stride: _offsets(right, bottom, left, top, stride),
+            "Left and right are exchanged, and so are top and bottom: the first tap of a row goes to the left side.",
+        ),
     ],
     right="Nine pairs (dy, dx), in cells, relative to the grid: the star as any deformable convolution understands it.",
     hint="Where should the tap land, in cells from the point? Then take away where the plain 3x3 grid has it.",
@@ -140,6 +166,21 @@ def _bilinear(cells, y, x):
 def _mean(cells, y, x):
     i, j = math.floor(y), math.floor(x)
     return cells[i : i + 2, j : j + 2].mean()
+
+
+def _between_floor_and_ceil(cells, y, x):
+    """Weights ceil - y and y - floor: both are 0 at a whole number."""
+    (i, j), (below, after) = (math.floor(y), math.floor(x)), (math.ceil(y), math.ceil(x))
+    upper = (after - x) * cells[i, j] + (x - j) * cells[i, after]
+    lower = (after - x) * cells[below, j] + (x - j) * cells[below, after]
+    return (below - y) * upper + (y - i) * lower
+
+
+def _by_distance(cells, y, x):
+    i, j = math.floor(y), math.floor(x)
+    corners = [(row, column) for row in (i, i + 1) for column in (j, j + 1)]
+    weights = [1 / max(math.hypot(y - row, x - column), 1e-9) for row, column in corners]
+    return sum(w * cells[at] for w, at in zip(weights, corners, strict=True)) / sum(weights)
 
 
 _CELLS = torch.tensor([[0.0, 7, 3, 10], [20, 1, 8, 6], [5, 30, 2, 14], [9, 4, 40, 11]])
@@ -182,6 +223,31 @@ read_between = Exercise(
         (
             lambda cells, y, x: cells[math.ceil(y), math.ceil(x)],
             "You round up and read one cell. Mix the four around the position.",
+        ),
+        (
+            lambda cells, y, x: 2 * _mix(cells, y, x, 0.5, x - math.floor(x)),
+            "You add the two rows. Mix them: their weights must add up to 1, too.",
+        ),
+        (
+            lambda cells, y, x: _mix(cells, y, x, 0.5, x - math.floor(x)),
+            "Both rows weigh the same here. The nearer one weighs more.",
+        ),
+        (
+            lambda cells, y, x: _mix(cells, y, x, 1 - y + math.floor(y), x - math.floor(x)),
+            "The two rows have each other's weight: at y = 1.25 row 1 is the nearer one.",
+        ),
+        (
+            lambda cells, y, x: _mix(cells, y, x, y - math.floor(y), 1 - x + math.floor(x)),
+            "The two columns have each other's weight: at x = 2.1 column 2 is the nearer one.",
+        ),
+        (
+            _between_floor_and_ceil,
+            "At a whole number floor and ceil are the same, and both of your weights are 0. Take floor + 1 for the "
+            "second neighbour.",
+        ),
+        (
+            _by_distance,
+            "You weigh by one over the distance. Bilinear weights are products: nearness in y times nearness in x.",
         ),
     ],
     right="Bilinear. The value now changes smoothly as the position moves, so a gradient can say where to move it.",
@@ -248,6 +314,24 @@ kernel_size = Exercise(
         (
             lambda l, t, r, b, s: _kernel(l, t, r, b, s) ** 2,
             "That is the number of taps. The question is the side of the kernel.",
+        ),
+        (
+            lambda l, t, r, b, s: math.ceil(max(l, t, r, b) / s),
+            "That many cells it must reach to one side. The kernel goes as far to the other side, and has a middle.",
+        ),
+        (
+            lambda l, t, r, b, s: 2 * math.ceil(max(l, t, r, b) / s) - 1,
+            "The middle cell comes on top of the cells on either side: 2 n + 1, not 2 n - 1.",
+        ),
+        (
+            lambda l, t, r, b, s: math.ceil(max(l + r, t + b) / s),
+            "That is the box in cells. A kernel has its middle on the point, and reaches as far to either side.",
+        ),
+        (lambda l, t, r, b, s: _kernel(l, 0, r, 0, s), "You look at left and right only. Top and bottom count, too."),
+        (lambda l, t, r, b, s: _kernel(0, t, 0, b, s), "You look at top and bottom only. Left and right count, too."),
+        (
+            lambda l, t, r, b, s: 2 * (math.floor(max(l, t, r, b) / s) + 1) + 1,
+            "`floor + 1` is one too many where the side falls exactly on a cell. Round up instead.",
         ),
     ],
     right="The cost of an ordinary kernel grows with the square of its reach. The star goes anywhere with nine taps.",

@@ -56,6 +56,18 @@ rate = Exercise(
             lambda gpus, images, passes: CONFIG.lr,
             "That is right for 16 images. For another batch the rate changes with the number of images.",
         ),
+        (
+            lambda gpus, images, passes: _of_batch(images * passes),
+            "The GPUs are missing: each of them brings its own images to the step.",
+        ),
+        (
+            lambda gpus, images, passes: CONFIG.lr * gpus * passes / 8,
+            "You count GPUs and passes, as if each always took 2 images. Count the images.",
+        ),
+        (
+            lambda gpus, images, passes: _of_batch(images),
+            "Those are the images of one GPU in one pass. A step has those of all GPUs and all passes.",
+        ),
     ],
     right="The rate is 0.01 for 16 images, and in proportion to the images of a step, wherever they are computed.",
     hint="Count the images of one step over all GPUs and passes; 16 of them earn a rate of 0.01.",
@@ -108,6 +120,34 @@ rate_at = Exercise(
             lambda step, per_epoch: _of_step(step, per_epoch, _changed(drop_at=())),
             "The warm-up is right; the drops are missing: divide by ten after 8 epochs, and again after 11.",
         ),
+        (
+            lambda step, per_epoch: CONFIG.lr,
+            "That is the rate in the middle. The warm-up is missing, and so are the two drops.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(step, per_epoch, _changed(drop_at=tuple(range(8, 12)))),
+            "Your rate falls in every epoch from the eighth on. There are two drops only: after 8 and after 11 epochs.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(step, per_epoch, _changed(drop_at=(11,))),
+            "The first drop is missing: after 8 epochs the rate is a tenth.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(step, per_epoch) * (10 if step // per_epoch in (9, 10) else 1),
+            "You drop the rate in one epoch and lift it again. A drop stays to the end: >= and not ==.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(step, per_epoch, _changed(warmup_start=0.9)),
+            "Your warm-up starts at nine tenths. In the formula (1 - 0.1) is multiplied, and that is 0.9.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(max(step, 1) - 1 if step % per_epoch == 0 and step else step, per_epoch),
+            "Your drops come one step late: with step / steps_per_epoch it is >= 8, not > 8.",
+        ),
+        (
+            lambda step, per_epoch: _of_step(step, per_epoch) * (1 - (1 - step / 500) * 0.9 if step >= 500 else 1),
+            "Your warm-up never ends: its factor holds in the first 500 steps only, and is 1 from then on.",
+        ),
     ],
     right="Half a thousand careful steps, eight epochs at full rate, three at a tenth, one at a hundredth.",
     hint="Three factors: 0.01, then a tenth for each drop that is past, then in the first 500 steps "
@@ -154,6 +194,8 @@ wrong_option = Exercise(
             lambda: "--data.workers",
             "Too few workers would show as a large data_share. Here 1 or 2 % of the time is spent waiting for images.",
         ),
+        (lambda: "--optim.drop_at", "You have found it. Its name has a hyphen: copy it from the list."),
+        (lambda: "drop-at", "You have found it. Write the whole option, as it stands in the list."),
     ],
     right="The rate never drops: somebody gave steps (58640 80630) where the option takes epochs (8 11). Such a run "
     "ends without an error; only the curve of the rate gives it away.",
