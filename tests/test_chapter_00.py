@@ -39,7 +39,7 @@ def rgba(images: list[torch.Tensor]) -> bytes:
 
 
 def live(expression: str, **data):
-    return in_node("detector", expression, data, libraries=("vfnet",))
+    return in_node("detector", expression, data)
 
 
 # ------------------------------------------------------------------ the network

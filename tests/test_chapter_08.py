@@ -1,5 +1,6 @@
 """Chapter 8: the switchboard computes what the library computes, and its exercises know each mistake."""
 
+import base64
 import itertools
 import json
 
@@ -7,13 +8,15 @@ import pytest
 import torch
 from javascript import in_node
 
-from vfnet_edu.boxes import clip
+import vfnet_edu as vf
+from vfnet_edu.boxes import centers, clip, iou
+from vfnet_edu.evaluation.average_precision import THRESHOLDS, average_precision, match
 from vfnet_edu.evaluation.oracle import Switches, Truth, by_overlap, switched
 from vfnet_edu.exercises import chapter_08
 from vfnet_edu.postprocess import Candidates, DetectConfig, select
 
 pytest.importorskip("anywidget", reason="the explorers need anywidget")
-from vfnet_edu.widgets import OracleExplorer  # noqa: E402
+from vfnet_edu.widgets import OracleExplorer, detector  # noqa: E402
 from vfnet_edu.widgets.oracle import CHOICES, oracle_scene  # noqa: E402
 
 CONFIG = DetectConfig(min_score=0.05)
@@ -116,6 +119,84 @@ def test_state_of_the_switchboard(drawn):
     assert Switches(explorer.score, explorer.label, explorer.box, explorer.center) == Switches("one", "true")
     with pytest.raises(Exception, match="guess"):
         explorer.score = "guess"
+
+
+# ------------------------------------------------------------------ the reader's own scene
+OWN = """(async () => {
+  const network = new Vfnet(data.manifest, await inflate(Buffer.from(data.weights, "base64")));
+  return data.scenes.map(({ pixels, objects }) => {
+    const seen = network.run(Buffer.from(pixels, "base64"), 128, 128);
+    const scene = sceneOf(network, seen, objects, 128);
+    const lists = data.states.map((state) => reported(scene, state).map(({ label, score }) => [label, score]));
+    const aps = data.states.map((state) => compared(scene, state).told.ap);
+    return [scene, lists, aps];
+  });
+})()"""
+
+
+def test_a_scene_of_ones_own_is_judged_as_in_python():
+    """The network of the page, its scene for the switches, what is reported at every position, and the scene's AP."""
+    _, model = vf.load("vfnet_tiny_focal")
+    page, (manifest, weights) = detector.eight_bits(model), detector.packed(model)
+    names = list(detector.SCENES)
+    images, targets = zip(*(detector.scene(name) for name in names), strict=True)
+    scenes = [
+        {"pixels": _pixels(image), "objects": [[*box, k] for box, k in zip(*_told(target), strict=True)]}
+        for image, target in zip(images, targets, strict=True)
+    ]
+    data = {"manifest": manifest, "weights": base64.b64encode(weights).decode(), "scenes": scenes, "states": STATES}
+    there = in_node("own_scene", OWN, data)
+    with torch.no_grad():
+        out = page.raw(list(images))
+        own = page.candidates(out, list(images))
+    truth, points = by_overlap(own.boxes, targets), centers(out.anchors)
+    config = model.recipe.detect
+    for n, (made, lists, aps) in enumerate(there):
+        wanted = oracle_scene("", images[n], n, own, truth, points, targets[n], config)
+        assert made["owners"] == wanted["owners"] and made["size"] == [128, 128]
+        for key in ("boxes", "scores", "ious", "centers", "objects"):
+            mine, theirs = (torch.tensor(scene[key], dtype=torch.float64) for scene in (made, wanted))
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0.006)  # Python's are rounded
+        for state, mine, ap in zip(STATES, lists, aps, strict=True):
+            found = select(switched(own, truth, points, Switches(**state)), n, (128, 128), config)
+            scores = torch.tensor([score for _, score in mine], dtype=torch.float32)
+            torch.testing.assert_close(scores, found.scores, rtol=0, atol=1e-4)
+            assert ap == pytest.approx(scene_ap(found, targets[n]), abs=0.1), (names[n], state)
+
+
+def _pixels(image):
+    opaque = torch.full((1, 128, 128), 255, dtype=torch.uint8)
+    return base64.b64encode(torch.cat([image, opaque]).permute(1, 2, 0).contiguous().numpy().tobytes()).decode()
+
+
+def _told(target):
+    return target["boxes"].tolist(), target["labels"].tolist()
+
+
+def scene_ap(found, target) -> float:
+    """AP of one scene, with the lines of chapter 3."""
+    aps = []
+    for label in target["labels"].unique():
+        mine = target["boxes"][target["labels"] == label]
+        ious = iou(found.boxes[found.labels == label][:, None], mine).numpy()  # (D, G)
+        aps += [average_precision(match(ious, threshold), len(mine)) for threshold in THRESHOLDS]
+    return 100 * sum(aps) / len(aps)
+
+
+def test_words_on_a_scene_of_ones_own():
+    found = {"iou": 0.7, "score": 0.9}
+    data = {
+        "own": {"ap": 50.0, "count": 3, "found": [found, None]},
+        "told": {"ap": 62.5, "count": 4, "found": [found | {"iou": 0.9}, None]},
+        "best": [0.93, 0.2],
+    }
+    say = "words(data, 'star', {})"
+    start = "AP of this scene: 50.0 with nothing replaced, 62.5 with your switches, from 4 reported boxes. The star"
+    assert in_node("own_scene", say.format(0), data) == (
+        f"{start}: IoU 0.70 is reported by itself, IoU 0.90 with your switches; the best box on offer has 0.93."
+    )
+    assert "nothing with an IoU of 0.5 is reported by itself" in in_node("own_scene", say.format(1), data)
+    assert in_node("own_scene", say.format(-1), data) == f"{start} is out of sight."
 
 
 # ------------------------------------------------------------------ exercises

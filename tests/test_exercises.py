@@ -30,7 +30,7 @@ def test_right_answers_and_each_mistake():
 
 def test_an_answer_that_is_wrong_in_its_own_way_sees_the_first_difference():
     told, right = area.judge(lambda w, h: w * h if w > 1 else 7.0)
-    assert not right and told == "On 1, 0.5 you return 7; it should be 0.5. Think of tiles."
+    assert not right and told == "Think of tiles. On 1, 0.5 you return 7; it should be 0.5."
     told, right = area.judge(lambda w, h: (w, h))
     assert not right and "you return 2 values; it should be a number" in told
 
@@ -68,7 +68,7 @@ def test_a_slip_that_any_exercise_knows(answer, told):
     cases = [(torch.tensor([[0.1, 0.7], [1.4, 0.0]]),), (torch.tensor([[3.3, 2.1], [0.2, 0.9]]),)]
     double = Exercise("double", lambda x: 2 * x, cases, [], "yes", "Twice.")
     verdict, right = double.judge(answer)
-    assert not right and told in verdict and verdict.endswith("Twice.")
+    assert not right and told in verdict and "Twice." in verdict
 
 
 def test_stubs_and_errors_are_told_not_raised():
@@ -77,7 +77,7 @@ def test_stubs_and_errors_are_told_not_raised():
 
     assert "write its body" in area.judge(lambda w, h: None)[0]
     assert "Replace the body" in area.judge(not_yet)[0]
-    assert "ZeroDivisionError" in area.judge(lambda w, h: 1 / 0)[0]
+    assert area.judge(lambda w, h: 1 / 0)[0] == "On 2, 3 it stops with ZeroDivisionError: division by zero."
     assert "TypeError" in area.judge(lambda w: w)[0]
     assert "without parentheses" in area.judge(6.0)[0]
 

@@ -11,6 +11,7 @@ from javascript import in_node
 
 import vfnet_edu.widgets as widgets
 from vfnet_edu.viz import chapters
+from vfnet_edu.widgets.front_end import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(widgets.__file__).parent
@@ -27,11 +28,13 @@ def test_text_stays_text_and_nothing_is_fetched(path):
 
 def test_the_linter_knows_what_explorers_share():
     """common.js is put in front of every explorer, in the same module: what it exports needs no import."""
-    explorers, detector = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
-    shared, network = ((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("common", "vfnet"))
-    for one, text in ((explorers, shared), (detector, shared + network)):
-        exported = re.findall(r"^export (?:const|function|class) (\w+)", text, re.M)
-        assert one["javascript"]["globals"] == sorted(exported)
+    every, *overrides = json.loads((ROOT / "biome.json").read_text(encoding="utf-8"))["overrides"]
+    known = {Path(path).stem: one["javascript"]["globals"] for one in overrides for path in one["includes"]}
+    assert known.keys() == LIBRARIES.keys()
+    for name, names in (known | {"": every["javascript"]["globals"]}).items():
+        files = ("common", *LIBRARIES.get(name, ()))
+        text = "\n".join((FOLDER / f"{file}.js").read_text(encoding="utf-8") for file in files)
+        assert names == sorted(re.findall(r"^export (?:const|function|class) (\w+)", text, re.M))
 
 
 def test_a_loss_looks_the_same_in_figures_and_in_explorers():
@@ -52,7 +55,8 @@ def test_the_cycle_of_the_style_has_the_colours_by_name():
 
 
 def test_each_explorer_is_one_module_of_python_and_one_of_javascript():
-    assert {p.stem for p in SCRIPTS} - {"common", "vfnet"} == set(widgets._HOME.values())
+    libraries = {"common"}.union(*LIBRARIES.values())
+    assert {p.stem for p in SCRIPTS} - libraries == set(widgets._HOME.values())
     for name, module in widgets._HOME.items():
         explorer = getattr(widgets, name)
         assert explorer.__module__ == f"vfnet_edu.widgets.{module}" and explorer.__doc__

@@ -93,7 +93,8 @@ class Exercise:
                     return "Replace the body of the function, then run the cell again.", False
                 if isinstance(error, TooLong):
                     return f"On {self.describe(case)} it goes on and on: is there a loop that never ends?", False
-                return f"On {self.describe(case)} it stops with {type(error).__name__}: {error}.", False
+                what = ": ".join(filter(None, (type(error).__name__, str(error).strip().rstrip("."))))
+                return f"On {self.describe(case)} it stops with {what}.", False
         if all(value is None for value in given):
             return "The function returns nothing yet: write its body, and `return` the result.", False
         if self._same(given, wanted):
@@ -110,11 +111,11 @@ class Exercise:
     def _first_difference(self, given: Sequence, wanted: Sequence) -> str:
         for case, mine, truth in zip(self.cases, given, wanted, strict=True):
             if kind(_as_kind_of(truth, mine)) != kind(truth):
-                return f"On {self.describe(case)} you return {kind(mine)}; it should be {kind(truth)}. {self.hint}"
+                return f"{self.hint} On {self.describe(case)} you return {kind(mine)}; it should be {kind(truth)}."
             if not alike(mine, truth, self.tolerance):
                 if not case:  # a single question: the right value would be the whole answer
-                    return f"You return {_short(mine)}. {self.hint}"
-                return f"On {self.describe(case)} you return {_short(mine)}; it should be {_short(truth)}. {self.hint}"
+                    return f"{self.hint} You return {_short(mine)}."
+                return f"{self.hint} On {self.describe(case)} you return {_short(mine)}; it should be {_short(truth)}."
         raise AssertionError("no difference to tell")
 
 

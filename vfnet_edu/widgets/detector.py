@@ -1,7 +1,7 @@
 """The live detector of chapter 0: compose a scene, and VarifocalNet looks at it while you drag, inside the page.
 
-``vfnet.js`` is the network, ``detector.js`` the scene and its pictures.  This file packs what they need: the weights,
-and objects that :mod:`vfnet_edu.data.shapes` has drawn.
+``vfnet.js`` is the network, ``scene.js`` the scene, ``detector.js`` what is shown of them.  This file packs what they
+need: the weights, and objects that :mod:`vfnet_edu.data.shapes` has drawn.
 """
 
 import math
@@ -229,7 +229,7 @@ class DetectorExplorer(anywidget.AnyWidget):
     lowest score that is shown).
     """
 
-    _esm = script("detector", "vfnet")
+    _esm = script("detector")
     _css = STYLE
 
     manifest = traitlets.Dict(help="settings, and where each weight lies").tag(sync=True)
@@ -253,26 +253,34 @@ class DetectorExplorer(anywidget.AnyWidget):
         Raises:
             UserError: the model is not a VFNet of the kind that ``vfnet.js`` computes, or of other classes.
         """
-        if model.classes != CLASSES:
-            raise UserError("the scenes are made of ShapeScenes' classes", remedy="give it vfnet_tiny")
-        manifest, weights = packed(model)
-        sheet, pictures = packed_pictures()
-        scenes = [
-            {"name": name, "ground": GROUNDS.index(ground), "items": [list(item) for item in items_of(name)]}
-            for name, (ground, _) in SCENES.items()
-        ]
-        first = next(iter(SCENES))
-        image, _ = scene(first)
-        seen = render(image, eight_bits(model)([image])[0], CLASSES, zoom=3)
-        return cls(
-            manifest=manifest,
-            weights=weights,
-            sheet=sheet,
-            pictures=pictures,
-            scenes=scenes,
-            still=data_url(Image.fromarray(seen), "JPEG", quality=80, optimize=True),
-            items=scenes[0]["items"],
-        )
+        return cls(**travelling(model))
+
+
+def travelling(model: Detector) -> dict:
+    """What goes into a page where a scene is composed and `model` looks at it: the traits that do not change.
+
+    Raises:
+        UserError: the model is not a VFNet of the kind that ``vfnet.js`` computes, or of other classes.
+    """
+    if model.classes != CLASSES:
+        raise UserError("the scenes are made of ShapeScenes' classes", remedy="give it vfnet_tiny")
+    manifest, weights = packed(model)
+    sheet, pictures = packed_pictures()
+    scenes = [
+        {"name": name, "ground": GROUNDS.index(ground), "items": [list(item) for item in items_of(name)]}
+        for name, (ground, _) in SCENES.items()
+    ]
+    image, _ = scene(next(iter(SCENES)))
+    seen = render(image, eight_bits(model)([image])[0], CLASSES, zoom=3)
+    return {
+        "manifest": manifest,
+        "weights": weights,
+        "sheet": sheet,
+        "pictures": pictures,
+        "scenes": scenes,
+        "still": data_url(Image.fromarray(seen), "JPEG", quality=80, optimize=True),
+        "items": scenes[0]["items"],
+    }
 
 
 def items_of(name: str) -> list[Item]:

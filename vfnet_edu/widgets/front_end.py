@@ -12,11 +12,18 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "common.css").read_text(encoding="utf-8")
+LIBRARIES = {  # what stands between common.js and the explorer
+    "detector": ("vfnet", "scene"),
+    "own_scene": ("vfnet", "scene", "switches", "average_precision"),
+    "oracle": ("switches",),
+    "ranked_list": ("average_precision",),
+}
 
 
-def script(name: str, *libraries: str) -> str:
-    """The text of ``name.js`` after ``common.js`` and `libraries`: one module, as anywidget and node want it."""
-    return "\n".join((HERE / f"{file}.js").read_text(encoding="utf-8") for file in ("common", *libraries, name))
+def script(name: str) -> str:
+    """The text of ``name.js`` after ``common.js`` and its LIBRARIES: one module, as anywidget and node want it."""
+    files = ("common", *LIBRARIES.get(name, ()), name)
+    return "\n".join((HERE / f"{file}.js").read_text(encoding="utf-8") for file in files)
 
 
 def data_url(picture: Image.Image, form: str, **options) -> str:

@@ -174,9 +174,19 @@ function product(a, b, bias, out, [M, N, K]) {
         s13 += x1 * y;
         s23 += x2 * y;
       }
-      out.set([s00, s01, s02, s03], m * N + n);
-      out.set([s10, s11, s12, s13], (m + 1) * N + n);
-      out.set([s20, s21, s22, s23], (m + 2) * N + n);
+      const [o0, o1, o2] = [m * N + n, (m + 1) * N + n, (m + 2) * N + n];
+      out[o0] = s00;
+      out[o0 + 1] = s01;
+      out[o0 + 2] = s02;
+      out[o0 + 3] = s03;
+      out[o1] = s10;
+      out[o1 + 1] = s11;
+      out[o1 + 2] = s12;
+      out[o1 + 3] = s13;
+      out[o2] = s20;
+      out[o2 + 1] = s21;
+      out[o2 + 2] = s22;
+      out[o2 + 3] = s23;
     }
 }
 
