@@ -27,10 +27,10 @@ def test_the_head_of_vfnet_is_that_of_vfnet_small():
 
 def test_the_command(tmp_path, capsys):
     data = write_shape_scenes(tmp_path / "set", train=16, val=2, size=64)
-    told = f"--heads retinanet --steps 1 --size 64 --data {data} --out {tmp_path / 'runs'}".split()
+    told = f"--heads retinanet --seeds 0 --steps 1 --size 64 --data {data} --out {tmp_path / 'runs'}".split()
     losses.main([*told, "--json", str(tmp_path / "table.json")])
     said = capsys.readouterr().out
-    assert "retinanet  focal          1" in said and "retinanet  varifocal      1" in said and "seed 0" in said
+    assert "retinanet  focal          1" in said and "retinanet  varifocal      1" in said and "seeds (0,)" in said
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [(row["head"], row["loss"], row["steps"]) for row in rows] == [
         ("retinanet", "focal", 1),

@@ -1,14 +1,15 @@
 """Focal against varifocal loss, head by head: `python -m vfnet_edu.bench losses`.
 
-Ten runs of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the
-results tables.  Backbone, neck and images are those of `vfnet_small`; optimizer, schedule and seed are the same for
-all; in a head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` does the training.
+Runs of the same small detector: five heads, each with the focal and with the varifocal loss of its row in the results
+tables, each pair with the same seeds.  Backbone, neck and images are those of `vfnet_small`; optimizer and schedule are
+the same for all; in a head, only what is measured in pixels is fitted to the small images.  `vfnet_edu.train` trains.
 """
 
 import contextlib
 import json
 import multiprocessing
 import platform
+import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import UserError
+from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.training.meter import Stop
 from vfnet_edu.training.run import RunFolder
 
@@ -59,7 +61,8 @@ class Options:
     """data set folder; by default the embedded one"""
     size: int = 128
     """longest and shortest side of the images, pixels"""
-    seed: int = 0
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """of the first weights and of the order of the images; both losses of a head have the same"""
     jobs: int = 1
     """runs side by side, each in a process of its own"""
     threads: int = 1
@@ -76,17 +79,18 @@ def main(args: list[str]) -> None:
     if unknown := set(options.heads) - set(ROWS):
         raise UserError(f"no such head: {', '.join(sorted(unknown))}", remedy=f"choose from {', '.join(ROWS)}")
     options = replace(options, data=options.data or write_shape_scenes(Path("data/shape_scenes")))
-    table = [(kind, loss) for kind in options.heads for loss in ("focal", "varifocal")]
+    pairs = [(kind, loss) for kind in options.heads for loss in ("focal", "varifocal")]
+    table = [(*pair, seed) for seed in options.seeds for pair in pairs]
     spawn = multiprocessing.get_context("spawn")  # signal handlers and threads of their own
     with ProcessPoolExecutor(options.jobs, spawn) as pool:
         rows = list(pool.map(measure, table, [options] * len(table)))
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine() + " CPU"
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "python": platform.python_version()}
-    print(", ".join(f"{k} {v}" for k, v in versions.items()) + f", {where}, seed {options.seed}")
+    print(", ".join(f"{k} {v}" for k, v in versions.items()) + f", {where}, seeds {options.seeds}")
     print_table(rows)
     if options.json:
-        header = {"versions": versions, "device": where, "seed": options.seed, "data": str(options.data)}
-        options.json.write_text(json.dumps(header | {"rows": rows}, indent=1), encoding="utf-8")
+        header = {"versions": versions, "device": where, "seeds": options.seeds, "data": str(options.data)}
+        write_atomically(options.json, json.dumps(header | {"rows": rows}, indent=1))
 
 
 def small(kind: str, loss: str) -> Recipe:
@@ -101,12 +105,12 @@ def small(kind: str, loss: str) -> Recipe:
     return replace(base, name=f"small_{kind}_{loss}", head=head, detect=row.detect)
 
 
-def measure(row: tuple[str, str], options: Options) -> dict:
-    """Train one row, and return what its last evaluation found."""
-    kind, loss = row
+def measure(row: tuple[str, str, int], options: Options) -> dict:
+    """Train one row with one seed, and return what its last evaluation found."""
+    kind, loss, seed = row
     torch.set_num_threads(options.threads)
     recipe, side = small(kind, loss), (options.size, options.size)
-    folder = options.out / f"{kind}_{loss}"
+    folder = options.out / f"{kind}_{loss}_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     ranks = devices.setup(options.device)
     with (
@@ -119,7 +123,7 @@ def measure(row: tuple[str, str], options: Options) -> dict:
         epochs = -(-options.steps // (len(learn) // recipe.data.batch_size))
         recipe = replace(
             recipe,
-            seed=options.seed,
+            seed=seed,
             eval_every=epochs,
             data=replace(recipe.data, augment=replace(recipe.data.augment, long_side=side, short_side=side),
                          test_scale=side, workers=0 if ranks.device.type == "cpu" else 4),
@@ -130,12 +134,17 @@ def measure(row: tuple[str, str], options: Options) -> dict:
             train.train(told, recipe, ranks, run, Stop())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [r for r in records if r["kind"] == "eval"][-1]
-    print(f"{kind} {loss}: AP {100 * last['AP']:.1f} after {last['step']} steps", flush=True)
-    return {"head": kind, "loss": loss, "steps": last["step"]} | {key: last[key] for key in COLUMNS}
+    print(f"{kind} {loss}, seed {seed}: AP {100 * last['AP']:.1f} after {last['step']} steps", flush=True)
+    return {"head": kind, "loss": loss, "seed": seed, "steps": last["step"]} | {key: last[key] for key in COLUMNS}
 
 
 def print_table(rows: list[dict]) -> None:
-    print(f"\n{'head':<10} {'loss':<9}  steps" + "".join(f"{title:>12}" for title in COLUMNS.values()))
-    for row in rows:
-        cells = [f"{100 * row[k]:12.1f}" if k.startswith("AP") else f"{row[k]:12.3f}" for k in COLUMNS]
-        print(f"{row['head']:<10} {row['loss']:<9} {row['steps']:6d}" + "".join(cells))
+    """Means over the seeds, and the AP of each."""
+    titles = "".join(f"{title:>12}" for title in COLUMNS.values())
+    print(f"\n{'head':<10} {'loss':<9}  steps{titles}   AP of each seed")
+    for kind, loss in dict.fromkeys((row["head"], row["loss"]) for row in rows):
+        mine = [row for row in rows if (row["head"], row["loss"]) == (kind, loss)]
+        means = {key: statistics.mean(row[key] for row in mine) for key in COLUMNS}
+        cells = [f"{100 * v:12.1f}" if k.startswith("AP") else f"{v:12.3f}" for k, v in means.items()]
+        each = " ".join(f"{100 * row['AP']:.1f}" for row in mine)
+        print(f"{kind:<10} {loss:<9} {mine[0]['steps']:6d}{''.join(cells)}   {each}")
