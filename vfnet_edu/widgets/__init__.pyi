@@ -15,6 +15,7 @@ from vfnet_edu.widgets.ranked_list import RankedListExplorer as RankedListExplor
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
 from vfnet_edu.widgets.receptive_field import ReceptiveFieldExplorer as ReceptiveFieldExplorer
 from vfnet_edu.widgets.refinement import RefinementExplorer as RefinementExplorer
+from vfnet_edu.widgets.receptive_field import ReceptiveFieldExplorer as ReceptiveFieldExplorer
 from vfnet_edu.widgets.star import StarExplorer as StarExplorer
 from vfnet_edu.widgets.tensors import TensorExplorer as TensorExplorer
 from vfnet_edu.widgets.trainer import TrainerExplorer as TrainerExplorer
