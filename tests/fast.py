@@ -13,6 +13,7 @@ SECONDS = """
     test_chapter_00.py::test_verdicts_are_pythons
     test_chapter_10.py::test_a_pupil_depends_on_seed_and_loss_alone
     test_chapter_10.py::test_the_command
+    test_chapter_13.py::test_kernels
     test_chapter_14.py::test_outputs_losses_gradients
     test_coco.py::test_outlines_do_not_fill_the_memory
     test_detector.py::test_features
@@ -45,6 +46,8 @@ PROCESSES = """
     test_bench_speedrun.py::test_the_command
     test_bench_peers.py::test_the_command
     test_bench_peers.py::test_the_profiler_is_quiet
+    test_chapter_13.py::test_the_kernels_compile_for_a_gpu
+    test_chapter_13.py::test_without_triton_the_chapter_says_so_and_goes_on
     test_chapter_18.py::test_two_machines
     test_check.py::test_exit_code
     test_evaluate.py::test_two_processes_give_what_one_gives

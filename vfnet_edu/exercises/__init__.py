@@ -12,6 +12,7 @@ from vfnet_edu.exercises import (
     chapter_10,
     chapter_11,
     chapter_12,
+    chapter_13,
     chapter_14,
     chapter_18,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "chapter_10",
     "chapter_11",
     "chapter_12",
+    "chapter_13",
     "chapter_14",
     "chapter_18",
 ]

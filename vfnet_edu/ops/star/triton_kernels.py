@@ -165,6 +165,8 @@ def star_forward(
 ):  # fmt: skip
     """M locations, N channels out. For all taps, for K channels in at a time: fetch, interpolate, multiply.
 
+    Built up in chapter 13, in four steps.
+
     Grid: (tiles, OUT / N, R).
     """
     branch = tl.program_id(2)
