@@ -98,7 +98,7 @@ window = Exercise(
 Shapes = Sequence[tuple[int, int, int]]
 
 
-def _pyramid(maps: Shapes, channels: int, extra: int, half: Callable[[int], int] = lambda n: (n + 1) // 2) -> list:
+def _pyramid(maps: Shapes, channels: int, extra: int, half: Callable[[int], float] = lambda n: (n + 1) // 2) -> list:
     shapes = [(channels, h, w) for _, h, w in maps]
     for _ in range(extra):
         _, h, w = shapes[-1]
