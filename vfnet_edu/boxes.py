@@ -51,7 +51,10 @@ def ltrb_to_xyxy(points: Tensor, ltrb: Tensor) -> Tensor:
 
 
 def xyxy_to_ltrb(points: Tensor, boxes: Tensor) -> Tensor:
-    """The inverse; a negative distance means the point lies outside that side.  (..., 2), (..., 4) -> (..., 4)"""
+    """The inverse; a negative distance means the point lies outside that side.  (..., 2), (..., 4) -> (..., 4)
+
+    Derived in chapter 5.
+    """
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 

@@ -132,7 +132,7 @@ class VFNetHead(nn.Module):
         )
 
     def initial_box(self, level: int, reg: Tensor) -> Tensor:
-        """(B, C, H, W) -> distances l, t, r, b in pixels of the image, (B, 4, H, W) float32"""
+        """(B, C, H, W) -> distances l, t, r, b in pixels of the image, (B, 4, H, W) float32.  (The unit: chapter 5.)"""
         ltrb = self.box_out(self.box_conv(reg)) * self.box_gain[level]
         return ltrb.float().exp() * (self.config.box_unit * self.config.strides[level])
 
