@@ -195,7 +195,7 @@ def test_words_on_a_scene_of_ones_own():
     assert in_node("own_scene", say.format(0), data) == (
         f"{start}: IoU 0.70 is reported by itself, IoU 0.90 with your switches; the best box on offer has 0.93."
     )
-    assert "nothing with an IoU of 0.5 is reported by itself" in in_node("own_scene", say.format(1), data)
+    assert "nothing that finds it is reported by itself" in in_node("own_scene", say.format(1), data)
     assert in_node("own_scene", say.format(-1), data) == f"{start} is out of sight."
 
 

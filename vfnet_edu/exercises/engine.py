@@ -94,7 +94,7 @@ class Exercise:
                 if isinstance(error, TooLong):
                     return f"On {self.describe(case)} it goes on and on: is there a loop that never ends?", False
                 what = ": ".join(filter(None, (type(error).__name__, str(error).strip().rstrip("."))))
-                return f"On {self.describe(case)} it stops with {what}.", False
+                return f"On {self.describe(case)} it stops with {what}. {self.hint}", False
         if all(value is None for value in given):
             return "The function returns nothing yet: write its body, and `return` the result.", False
         if self._same(given, wanted):

@@ -68,7 +68,7 @@ export function words({ own, told, best }, name, g) {
   const counts = `${number(told.ap, 1)} with your switches, from ${told.count} reported boxes`;
   const start = `AP of this scene: ${number(own.ap, 1)} with nothing replaced, ${counts}.`;
   if (g < 0) return `${start} The ${name} is out of sight.`;
-  const says = (one) => (one ? `IoU ${number(one.iou)}` : "nothing with an IoU of 0.5");
+  const says = (one) => (one ? `IoU ${number(one.iou)}` : "nothing that finds it");
   const offer = `the best box on offer has ${number(best[g])}`;
   return `${start} The ${name}: ${says(own.found[g])} is reported by itself, ${says(told.found[g])} with your switches; ${offer}.`;
 }

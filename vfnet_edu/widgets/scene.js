@@ -131,7 +131,7 @@ export const rimmed = (box, stroke, look = {}, rim = RIM) => [
 
 /** Labels of boxes, none on another. */
 export function labels(marks, side) {
-  const sizes = marks.map(({ text }) => [text.length * 7.3 + 8, LABEL]);
+  const sizes = marks.map(({ text }) => [text.length * 7.8 + 8, LABEL]);
   const places = placeLabels(
     marks.map(({ box }) => box.map((v) => v * ZOOM)),
     sizes,
