@@ -98,7 +98,7 @@ def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of paired boxes, with broadcasting.  (..., 4), (..., 4) -> (...)
 
-    Row by row: ``iou(a, b)`` of (N, 4) and (N, 4).  All pairs: ``iou(a[:, None], b)`` -> (N, M).
+    Row by row: ``iou(a, b)`` of (N, 4) and (N, 4).  All pairs: ``iou(a[:, None], b)`` -> (N, M).  Derived in chapter 2.
     """
     intersection, union = _intersection_and_union(a, b)
     return intersection / union
@@ -114,6 +114,8 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU: IoU minus the empty share of the enclosing box, in [-1, 1].  (..., 4), (..., 4) -> (...)
 
     Source: Rezatofighi et al. 2019, algorithm 1.  It still has a gradient where two boxes do not touch.
+
+    Derived in chapter 2.
     """
     intersection, union = _intersection_and_union(a, b)
     wh = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)

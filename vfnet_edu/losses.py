@@ -59,7 +59,7 @@ def varifocal_loss(
 
 
 def giou_loss(boxes: Tensor, target: Tensor) -> Tensor:
-    """1 - GIoU, in [0, 2].  (N, 4), (N, 4) -> (N,)   (Rezatofighi et al. 2019)"""
+    """1 - GIoU, in [0, 2].  (N, 4), (N, 4) -> (N,)   (Rezatofighi et al. 2019; derived in chapter 2)"""
     return 1 - giou(boxes, target)
 
 

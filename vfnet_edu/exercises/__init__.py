@@ -3,6 +3,7 @@
 from vfnet_edu.exercises import (
     chapter_00,
     chapter_01,
+    chapter_02,
     chapter_03,
     chapter_04,
     chapter_05,
@@ -20,6 +21,7 @@ from vfnet_edu.exercises import (
 __all__ = [
     "chapter_00",
     "chapter_01",
+    "chapter_02",
     "chapter_03",
     "chapter_04",
     "chapter_05",
