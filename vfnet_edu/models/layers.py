@@ -87,7 +87,7 @@ def flatten_levels(maps: Sequence[Tensor], depth: int) -> Tensor:
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Identity forward; gradient times `factor` backward."""
+    """Identity forward; gradient times `factor` backward.  (What for: chapter 12.)"""
     return x.detach() * (1 - factor) + x * factor
 
 

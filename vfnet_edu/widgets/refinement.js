@@ -5,7 +5,7 @@
 const SIDES = ["left", "top", "right", "bottom"];
 const AWAY = [-1, -1, 1, 1]; // x1 = x - l, y1 = y - t, x2 = x + r, y2 = y + b
 const LEAST = 1e-6; // a positive stays a positive
-const RATE = 0.1; // of a step, on the logarithms of the distances, which are what the network predicts
+const RATE = 0.05; // of a step, on the logarithms of the distances, which are what the network predicts
 
 // ---- What the page carries ------------------------------------------------------------------------------------------
 

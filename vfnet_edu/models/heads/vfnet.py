@@ -137,7 +137,7 @@ class VFNetHead(nn.Module):
         return ltrb.float().exp() * (self.config.box_unit * self.config.strides[level])
 
     def refined_box(self, level: int, seen: Tensor, ltrb: Tensor) -> Tensor:
-        """Four factors on the initial distances, whose own gradient stops here.  (B, C, H, W), (B, 4, H, W)"""
+        """Four factors on the initial distances, which are detached (chapter 12).  (B, C, H, W), (B, 4, H, W)"""
         factor = self.refine_out(seen) * self.refine_gain[level]
         return factor.float().exp() * ltrb.detach()
 
