@@ -142,7 +142,7 @@ function scene(model, stops) {
 
   const draw = () => {
     const { level, stride, point, light, box, side, cell } = cellOf(model, model.get("level"));
-    veil.forEach((rect, i) => set(rect, { "fill-opacity": (VEIL * (1 - light[i] / 255)).toFixed(3) }));
+    veil.forEach((rect, i) => set(rect, { "fill-opacity": (VEIL * (1 - Math.sqrt(light[i] / 255))).toFixed(3) }));
     const [rows, across] = model.get("shapes")[level - model.get("first")];
     let d = "";
     for (let i = 0; i < rows; i++) for (let j = 0; j < across; j++) d += `M${j * stride} ${i * stride}h0`;
@@ -167,7 +167,7 @@ function scene(model, stops) {
 function marker(model, area) {
   const cursor = svg(
     "g",
-    {},
+    { style: "outline-width:1px;outline-offset:0" }, // in pixels of the picture, which is enlarged
     svg("circle", { r: 7, fill: "transparent" }),
     svg("circle", { r: 2.6, fill: "none", stroke: RIM, "stroke-width": 2 }),
     svg("circle", { r: 2.6, fill: "none", stroke: YELLOW, "stroke-width": 1.1 }),
@@ -186,7 +186,7 @@ function marker(model, area) {
 /** The cells of all levels that are nearest to the same spot, side by side. */
 function table(model, stops) {
   const head = ["level", "square with half of the field", "field on the object", "object in the square"];
-  const titles = head.map((text) => html("th", { scope: "col", style: "white-space:normal;font-size:12.5px" }, text));
+  const titles = head.map((text) => html("th", { scope: "col", style: "overflow-wrap:normal;font-size:12.5px" }, text));
   const levels = model.get("shapes").map((_, i) => i + model.get("first"));
   const rows = levels.map((level) => {
     const cells = head.slice(1).map(() => html("td"));
