@@ -199,7 +199,7 @@ for source in json.load(sys.stdin):
 def test_without_triton_the_chapter_says_so_and_goes_on(tmp_path):
     pytest.importorskip("anywidget", reason="the explorers need anywidget")
     sources = [cell.source for cell in code_cells(read(CHAPTER)) if "colab" not in cell.source]
-    quick = [source.replace("exam_scenes(100)", "exam_scenes(2)") for source in sources]
+    quick = [source.replace("exam_scenes(50)", "exam_scenes(2)") for source in sources]
     environment = os.environ | {"MPLBACKEND": "agg", "TRITON_INTERPRET": "0", "IPYTHONDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", READER], input=json.dumps(quick), capture_output=True, text=True, env=environment

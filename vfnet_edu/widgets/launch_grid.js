@@ -87,7 +87,8 @@ export function words(levels, [level, cell], how) {
   const { at, fetches } = lanesOf(program, levels, how)[cell % how.size];
   const idle = count < how.size ? `, and only ${count} of its ${how.size} lanes have a cell` : "";
   const masked = fetches.filter((one) => !one.inside);
-  const told = masked.length ? `${masked.length} of its 4 fetches are masked` : "all 4 fetches are on the map";
+  const some = masked.length === 4 ? "all 4" : `${masked.length} of its 4`;
+  const told = masked.length ? `${some} fetches are masked` : "all 4 fetches are on the map";
   return (
     `Program ${program} of 0 to ${programs - 1} works on ${NAMES[level]}, ${height} × ${width} cells${idle}. ` +
     `Lane ${cell % how.size}, cell (${Math.floor(cell / width)}, ${cell % width}): tap ${how.tap + 1}, ` +
@@ -109,16 +110,18 @@ function danger(masked, size) {
 
 // ---- the picture
 
-const CELL = 20;
+const CELL = 22;
 const TITLE = 18;
-const BEFORE = [3, 2, 1]; // cells of room above and to the left of each map, for the fetches outside it; one more behind
+const BEFORE = [2, 1, 1]; // cells of room above and to the left of each map, for fetches outside; behind, one more
+const LOWER = 2 * TITLE + 12 * CELL; // where P4 and P5 begin
+const HALF = 8 * CELL; // where P5 begins
 const ORIGINS = [
   [BEFORE[0] * CELL, TITLE + BEFORE[0] * CELL],
-  [BEFORE[1] * CELL, 2 * TITLE + 14 * CELL + BEFORE[1] * CELL],
-  [10 * CELL + BEFORE[2] * CELL, 2 * TITLE + 14 * CELL + BEFORE[2] * CELL],
+  [BEFORE[1] * CELL, LOWER + BEFORE[1] * CELL],
+  [HALF + BEFORE[2] * CELL, LOWER + BEFORE[2] * CELL],
 ];
-const WIDE = 16 * CELL;
-const HIGH = 2 * TITLE + 23 * CELL;
+const WIDE = 14 * CELL;
+const HIGH = LOWER + 7 * CELL;
 const STATE = ["rows", "columns", "tile", "tap", "reach", "at"];
 
 const read = (model) => ({
@@ -200,7 +203,7 @@ function arm(level, width, { cell, at }) {
 
 /** The cell under a point of the picture, or the nearest one. */
 function cellUnder([x, y], levels) {
-  const level = y < ORIGINS[1][1] - BEFORE[1] * CELL - TITLE ? 0 : x < 10 * CELL ? 1 : 2;
+  const level = y < LOWER - TITLE ? 0 : x < HALF ? 1 : 2;
   const [height, width] = levels[level];
   const [left, top] = ORIGINS[level];
   const row = clamp(Math.floor((y - top) / CELL), 0, height - 1);
@@ -303,7 +306,7 @@ function render({ model, el }) {
     { class: "ve-controls" },
     slider(model, "rows", { label: "rows of P3", max: 7, ...cellsShown }),
     slider(model, "columns", { label: "columns of P3", max: 9, ...cellsShown }),
-    slider(model, "reach", { label: "box reaches", min: 0, max: 24, step: 1, show: (v) => `${v} px`, stops }),
+    slider(model, "reach", { label: "box reaches", min: 0, max: 16, step: 1, show: (v) => `${v} px`, stops }),
     choice(model, "tile", { label: "cells per program", options: [4, 8, 16].map((m) => [m, m]), stops }),
     choice(model, "tap", { label: "tap", options: taps, stops }),
   );

@@ -35,7 +35,7 @@ class LaunchGridExplorer(anywidget.AnyWidget):
     columns = traitlets.Int(9, min=2, max=9).tag(sync=True)
     tile = traitlets.Int(8, min=1).tag(sync=True)
     tap = traitlets.Int(0, min=0, max=8).tag(sync=True)
-    reach = traitlets.Float(12.0, min=0, max=24).tag(sync=True)
+    reach = traitlets.Float(12.0, min=0, max=16).tag(sync=True)
     at = traitlets.List(traitlets.Int(), [0, 28], minlen=2, maxlen=2).tag(sync=True)
     channels = traitlets.Int(16, min=1).tag(sync=True)
 
