@@ -11,6 +11,8 @@ SECONDS = """
     test_chapter_00.py::test_every_scene_has_its_surprise
     test_chapter_00.py::test_maps_and_detections_are_torchs
     test_chapter_00.py::test_verdicts_are_pythons
+    test_chapter_04.py::test_explorer
+    test_chapter_04.py::test_influence_is_the_sum_of_all_squared_gradients
     test_chapter_10.py::test_a_pupil_depends_on_seed_and_loss_alone
     test_chapter_10.py::test_the_command
     test_chapter_13.py::test_kernels
