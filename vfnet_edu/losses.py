@@ -21,6 +21,8 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
     """Focal loss: down-weight what is already easy.  logits (N, K), target (N, K) in {0, 1} -> (N, K)
 
     Source: Lin et al. 2017, equation 5: -alpha_t (1 - p_t)^gamma log(p_t).
+
+    Explained in chapter 7, where a gamma between 0 and 1 makes a gradient NaN.
     """
     p = logits.sigmoid()
     p_wrong = p * (1 - target) + (1 - p) * target  # the probability not given to the truth

@@ -76,6 +76,8 @@ def start_scores(conv: nn.Conv2d, std: float = 0.01, probability: float = 0.01) 
 
     `std` is that of its weights, 0.01 in every published row.  Without ImageNet weights 0.1 to 0.3 is better: the
     classes differ from the first step, and the head does not spend hundreds of steps telling object from background.
+
+    Derived in chapter 7.
     """
     nn.init.normal_(conv.weight, std=std)
     nn.init.constant_(conv.get_parameter("bias"), -math.log((1 - probability) / probability))
