@@ -202,8 +202,10 @@ def _whole(level, number, cells, m):
     return level, number * m, min(m, cells - number * m)
 
 
-def _tile(program, sizes, m):
-    return _walk(program, sizes, m, _ceil, lambda level, number, cells, _: _whole(level, number, cells, m))
+def _tile(program, sizes, m) -> tuple[int, int, int]:
+    found = _walk(program, sizes, m, _ceil, lambda level, number, cells, _: _whole(level, number, cells, m))
+    assert found, "there are not so many programs"
+    return found
 
 
 def _run_on(program, sizes, m):
