@@ -77,7 +77,8 @@ def test_stubs_and_errors_are_told_not_raised():
 
     assert "write its body" in area.judge(lambda w, h: None)[0]
     assert "Replace the body" in area.judge(not_yet)[0]
-    assert area.judge(lambda w, h: 1 / 0)[0] == "On 2, 3 it stops with ZeroDivisionError: division by zero. Think of tiles."
+    crash = "On 2, 3 it stops with ZeroDivisionError: division by zero. Think of tiles."
+    assert area.judge(lambda w, h: 1 / 0)[0] == crash
     assert "TypeError" in area.judge(lambda w: w)[0]
     assert "without parentheses" in area.judge(6.0)[0]
 

@@ -98,8 +98,8 @@ window = Exercise(
 Shapes = Sequence[tuple[int, int, int]]
 
 
-def _pyramid(maps: Shapes, channels: int, extra: int, half: Callable[[int], float] = lambda n: (n + 1) // 2) -> list:
-    shapes = [(channels, h, w) for _, h, w in maps]
+def _pyramid(maps: Shapes, channels: int, extra: int, half: Callable[[float], float] = lambda n: (n + 1) // 2) -> list:
+    shapes: list[tuple[int, float, float]] = [(channels, h, w) for _, h, w in maps]
     for _ in range(extra):
         _, h, w = shapes[-1]
         shapes.append((channels, half(h), half(w)))
