@@ -131,7 +131,7 @@ const COLOURS = { L1: "orange", IoU: "green", GIoU: "blue", DIoU: "pink" };
 const colour = (name) => `var(--ve-${COLOURS[name]})`;
 const STATE = ["box", "truth", "loss", "start", "steps"];
 const LONGEST = 46; // of an arrow, pixels
-const STEPS = 40; // of one pixel each: what a button does
+const STEPS = 100; // of one pixel each: what a button does
 
 /** How long an arrow is drawn: L1 by the pixel, the others by the side of the true box; the root, so weak ones show. */
 function reach(name, push, truth) {

@@ -35,7 +35,7 @@ class BoxPairExplorer(anywidget.AnyWidget):
     """A true box and a predicted one, both to be moved and resized, and arrows on the sides of the predicted one.
 
     An arrow shows where a loss pushes its side, minus the gradient: of L1, the sum of the four distances in pixels, and
-    of 1 - IoU, 1 - GIoU and 1 - DIoU.  Buttons take forty steps of one pixel along these arrows.
+    of 1 - IoU, 1 - GIoU and 1 - DIoU.  Buttons take a hundred steps of one pixel along these arrows.
 
     Args (all of them traits, in step with the page):
         box: the predicted box, [x1, y1, x2, y2] in pixels.
