@@ -317,7 +317,7 @@ function table(model, stops) {
     html("b", {}, "Loss and push"),
     " on each side. L1 per pixel, others per 100 px",
   );
-  const heads = ["", "loss", ...SIDES].map((head) => cell("th", head));
+  const heads = ["measure", "loss", ...SIDES].map((head) => cell("th", head));
   const body = html("tbody", {}, ...rows.map(({ row }) => row));
   return html("table", { style: "font-size:12.5px" }, caption, html("thead", {}, html("tr", {}, ...heads)), body);
 }
