@@ -34,10 +34,9 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "widgets.point_targets widgets.atss widgets.imbalance widgets.loss widgets.ranking widgets.star widgets.refinement "
     "widgets.launch_grid widgets.oracle widgets.trainer widgets.tensors widgets.planner < widgets.own_scene",
     "exercises.engine < exercises.chapter_00 exercises.chapter_01 exercises.chapter_02 exercises.chapter_03 "
-    "exercises.chapter_04 "
-    "exercises.chapter_05 exercises.chapter_06 exercises.chapter_07 exercises.chapter_08 "
-    "exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 exercises.chapter_12 exercises.chapter_13 exercises.chapter_14 "
-    "exercises.chapter_18",
+    "exercises.chapter_04 exercises.chapter_05 exercises.chapter_06 exercises.chapter_07 "
+    "exercises.chapter_08 exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 "
+    "exercises.chapter_12 exercises.chapter_13 exercises.chapter_14 exercises.chapter_18",
     "bench.__main__",
     "__main__",
 ]
