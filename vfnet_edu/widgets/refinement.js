@@ -340,14 +340,16 @@ function picture(model) {
 
 // ---- Numbers, controls, the panel -----------------------------------------------------------------------------------
 
+const CLOSE = "white-space:nowrap;padding:3px 6px"; // a number stays on its line in a narrow column
+
 /** Each side's pull outwards, in thousandths of the loss per pixel. */
 function table(model) {
-  const titles = ["", "own", "star", "star × factor", "step"];
+  const titles = ["", "own", "star", "× factor", "step"];
   const rows = SIDES.map((name) => [
-    html("th", { scope: "row", style: "text-align:left" }, name),
-    ...[1, 2, 3, 4].map(() => html("td")),
+    html("th", { scope: "row", style: `${CLOSE};text-align:left` }, name),
+    ...[1, 2, 3, 4].map(() => html("td", { style: CLOSE })),
   ]);
-  const head = html("tr", {}, ...titles.map((title) => html("th", { scope: "col" }, title)));
+  const head = html("tr", {}, ...titles.map((title) => html("th", { scope: "col", style: CLOSE }, title)));
   const body = html("tbody", {}, ...rows.map((cells) => html("tr", {}, ...cells)));
   const caption = "Pull outwards (+) or inwards (−), in thousandths of the loss per pixel";
   const style = "caption-side:top;text-align:left;color:var(--ve-soft)";
