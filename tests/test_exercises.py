@@ -71,6 +71,11 @@ def test_a_slip_that_any_exercise_knows(answer, told):
     assert not right and told in verdict and "Twice." in verdict
 
 
+def test_one_for_true_is_no_slip_of_another_kind():
+    inside = Exercise("inside", lambda x: [x > 0, x > 1], [(2.0,), (0.5,)], [], "yes", "Two masks.")
+    assert inside.judge(lambda x: [int(x > 0), int(x > 1)])[0].startswith("Two masks. On 2 you return [1, 1]")
+
+
 def test_stubs_and_errors_are_told_not_raised():
     def not_yet(w, h):
         raise NotImplementedError

@@ -180,6 +180,8 @@ def _slip(given: Sequence, wanted: Sequence, tolerance: float) -> str:
     pairs = [(a, b) for a, b in both if a is not None and b is not None]
     if len(pairs) < len(given):  # text, or nothing, among them
         return ""
+    if all(alike(a, b, tolerance) for a, b in pairs):  # nothing was done to the values: 1 for True
+        return ""
     for change, hint in SLIPS:
         if all(alike(a, change(b), tolerance) for a, b in pairs):
             return hint
