@@ -239,6 +239,8 @@ owner = Exercise(
         (_P, torch.tensor([_AWAY, _AWAY]), 0.0, 64.0),
         (_P, torch.tensor([_OFF, _LARGE, _FLAT]), 0.0, 32.0),
         (_P, torch.tensor([[40.0, 36, 60, 44], _LARGE]), 0.0, 32.0),
+        (_P, torch.tensor([[30.0, 30, 72, 50], _LARGE]), 0.0, 32.0),  # its farthest side is 32
+        (_P, torch.tensor([_LARGE, _HUGE]), 28.0, 64.0),  # and here 28
     ],
     mistakes=[
         (
@@ -294,6 +296,19 @@ owner = Exercise(
         (
             _by_rule(lambda ltrb, low, high, boxes: (ltrb.amin(-1) >= 0) & _fits(ltrb, low, high)),
             "A point on the edge of a box counts as inside here. A distance of 0 is not positive.",
+        ),
+        (
+            _by_rule(lambda ltrb, low, high, boxes: _inside(ltrb) & (low <= ltrb.amax(-1)) & (ltrb.amax(-1) <= high)),
+            "A farthest side exactly on a limit counts as within here, as in the paper. Strictly between is asked for: "
+            "use <, not <=.",
+        ),
+        (
+            _by_rule(lambda ltrb, low, high, boxes: _inside(ltrb) & (low <= ltrb.amax(-1)) & (ltrb.amax(-1) < high)),
+            "A farthest side exactly at the lower limit counts as within here. Strictly between is asked for.",
+        ),
+        (
+            _by_rule(lambda ltrb, low, high, boxes: _inside(ltrb) & (low < ltrb.amax(-1)) & (ltrb.amax(-1) <= high)),
+            "A farthest side exactly at the upper limit counts as within here. Strictly between is asked for.",
         ),
         (
             _all_of_them,
