@@ -99,7 +99,7 @@ function census(model) {
     pointsOf(stride, size).map((p) => tell(p, stride, ranges[i], boxes, rule).claims.filter(Boolean).length),
   );
   const [some, several] = [0, 1].map((least) => claims.filter((n) => n > least).length);
-  return `On all levels ${some} points learn an object; several objects want ${several} of them.`;
+  return `On all levels ${some} points learn an object; ${several} of them are wanted by several objects.`;
 }
 
 /** Move to the nearest point of the level; silent where nothing changes. */
