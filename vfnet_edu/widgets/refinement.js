@@ -344,7 +344,7 @@ const CLOSE = "white-space:nowrap;padding:3px 6px"; // a number stays on its lin
 
 /** Each side's pull outwards, in thousandths of the loss per pixel. */
 function table(model) {
-  const titles = ["", "own", "star", "× factor", "step"];
+  const titles = ["side", "own", "star", "× factor", "step"];
   const rows = SIDES.map((name) => [
     html("th", { scope: "row", style: `${CLOSE};text-align:left` }, name),
     ...[1, 2, 3, 4].map(() => html("td", { style: CLOSE })),
