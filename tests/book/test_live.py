@@ -95,7 +95,8 @@ def test_what_is_in_front_is_grabbed(opened, address):
     for _ in range(3):
         page.keyboard.press("Shift+ArrowLeft")
     waits_for(page, says, "the rectangle")
-    assert square.get_attribute("aria-valuenow") == "74" and square.evaluate("e => e === document.activeElement")
+    moved = "e => e.getAttribute('aria-valuenow') === '74' && e === document.activeElement"
+    page.wait_for_function(moved, arg=square.element_handle())  # the words may be ahead of the last press
     star = explorer.get_by_label("star, object 1")
     star.focus()
     page.keyboard.press("ArrowUp")
