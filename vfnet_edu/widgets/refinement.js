@@ -340,7 +340,7 @@ function picture(model) {
 
 // ---- Numbers, controls, the panel -----------------------------------------------------------------------------------
 
-const CLOSE = "white-space:nowrap;padding:3px 6px"; // a number stays on its line in a narrow column
+const CLOSE = "white-space:nowrap;padding:3px 4px"; // a number stays on its line in a narrow column
 
 /** Each side's pull outwards, in thousandths of the loss per pixel. */
 function table(model) {
