@@ -11,8 +11,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "ops.star.reference < ops.star.columns ops.star.triton_kernels ops.dcn < ops.star.embedding_bag ops.star.triton "
     "< ops.star.operator",
     "assigners postprocess",
-    "data.coco_stream < data.coco_json data.cache < data.paths data.coco data.images data.transforms "
-    "< data.loader data.shapes data.survey",
+    "data.coco_stream < data.coco_json data.cache data.images < data.coco data.transforms < data.yolo data.voc "
+    "< data.paths < data.annotations < data.loader data.shapes data.survey",
     "models.protocols models.layers models.fold models.backbones.common",
     "models.backbones.resnet models.backbones.res2net models.necks",
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",
@@ -21,6 +21,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "weights.download < weights.ours weights.mmdet_config < weights.imagenet weights.mmdet < weights.zoo",
     "evaluation.average_precision "
     "evaluation.calibration < evaluation.scores < evaluation.judge evaluation.oracle evaluation.frozen "
+    "evaluation.errors "
     "< evaluation.linear",
     "viz.drawing viz.page viz.chapters < viz.plots viz.data_report < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "

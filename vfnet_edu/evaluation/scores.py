@@ -126,7 +126,7 @@ def coco_scores(
     """
     if not isinstance(truth, CocoIndex):
         truth = read_coco(truth, Path(truth).parent)
-    found = _checked(_read(results) if isinstance(results, str | Path) else results, truth)
+    found = checked(_read(results) if isinstance(results, str | Path) else results, truth)
     limits = sorted({1, 10, max_detections})
     precision, recall = _referee(truth, found, limits, engine)  # (10, 101, K, 4, M), (10, K, 4, M)
 
@@ -181,7 +181,7 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else -1.0
 
 
-def _referee(truth: CocoIndex, found: "_Found", limits: list[int], engine: str) -> tuple[np.ndarray, np.ndarray]:
+def _referee(truth: CocoIndex, found: "Found", limits: list[int], engine: str) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, K, A, M) and recall (T, K, A, M) from pycocotools or faster-coco-eval.
 
     Images and categories go by their place in sorted order, annotations get fresh ids from 1: the referee takes an id 0
@@ -228,7 +228,7 @@ def _library(engine: str) -> tuple[Any, Any]:
 
 
 # ------------------------------------------------------------------ results, checked
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Detections as columns, named as in :class:`CocoIndex`."""
 
     rows: np.ndarray  # (D,) image
@@ -250,7 +250,8 @@ def _read(path: str | Path) -> list[dict]:
     return results
 
 
-def _checked(results: list[dict], truth: CocoIndex) -> _Found:
+def checked(results: list[dict], truth: CocoIndex) -> Found:
+    """COCO results as columns of the data set's own numbers.  Raises UserError as :func:`coco_scores` says."""
     row_of = {image: n for n, image in enumerate(truth.image_ids.tolist())}
     label_of = {category: k for k, category in enumerate(truth.category_ids.tolist())}
     rows, labels = np.zeros((2, len(results)), int)
@@ -298,8 +299,8 @@ def _checked(results: list[dict], truth: CocoIndex) -> _Found:
             code=Exit.DATA,
         )
     if strangers:  # all of them: a score of 0 with its reason
-        return _Found(rows[:0], labels[:0], xywh[:0], scores[:0], tuple(image for _, image in strangers))
-    return _Found(rows, labels, xywh, scores)
+        return Found(rows[:0], labels[:0], xywh[:0], scores[:0], tuple(image for _, image in strangers))
+    return Found(rows, labels, xywh, scores)
 
 
 def _few(values: Iterable) -> str:
@@ -307,7 +308,7 @@ def _few(values: Iterable) -> str:
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
 
 
-def _why(truth: CocoIndex, found: _Found) -> str:
+def _why(truth: CocoIndex, found: Found) -> str:
     """Why AP is 0 or undefined, in words."""
     if truth.crowd.all():
         return "the data set has no object that counts, so AP is undefined"
