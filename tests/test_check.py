@@ -77,7 +77,7 @@ def break_half(path):
         (break_half, "cannot be read as an image"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.unlink(), "is missing"),
-        (lambda path: Image.new("RGB", (81, 60)).save(path), "is 81 x 60 pixels, but 80 x 60 in the json"),
+        (lambda path: Image.new("RGB", (81, 60)).save(path), "is 81 x 60 pixels, but 80 x 60 in its annotations"),
         (lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), "is a link that leaves"),
     ],
 )

@@ -87,7 +87,7 @@ def test_orientation(tmp_path, orientation):
     assert np.array_equal(read_image(path, as_cv2.shape[:2]), as_cv2)
     sideways = orientation > 4
     assert np.array_equal(read_image(path, (48, 64)), PHOTO if sideways else as_cv2)  # boxes of the stored picture
-    with pytest.raises(UserError, match="but 63 x 48 in the json"):
+    with pytest.raises(UserError, match="but 63 x 48 in its annotations"):
         read_image(path, (48, 63))
 
 

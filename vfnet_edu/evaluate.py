@@ -12,7 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from vfnet_edu import recipes
-from vfnet_edu.data.coco import CocoIndex, read_coco
+from vfnet_edu.data.annotations import read_split
+from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.loader import val_loader
 from vfnet_edu.data.paths import DataPaths, find_split
 from vfnet_edu.evaluation.judge import eval_record, judge
@@ -103,7 +104,7 @@ def open_data(options: Options, recipe: Recipe | None = None) -> CocoIndex:
         what = {"train": "training", "val": "validation"}[split]
         where = f"{paths.data} has no {what} set" if paths.data else f"no {what} set is named"
         raise UserError(where, remedy=f"give --{split}-json", code=Exit.DATA)
-    return read_coco(*found)
+    return read_split(found)
 
 
 def write(

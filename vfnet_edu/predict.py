@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vfnet_edu.boxes import xyxy_to_xywh
-from vfnet_edu.data.images import as_pixels
+from vfnet_edu.data.images import SUFFIXES, as_pixels
 from vfnet_edu.inference import detect, for_inference
 from vfnet_edu.models.detector import Detector
 from vfnet_edu.postprocess import Detections
@@ -28,8 +28,6 @@ from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.viz.drawing import render
 from vfnet_edu.weights import zoo
-
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 # ------------------------------------------------------------------ the command
@@ -69,10 +67,12 @@ def main(args: list[str]) -> None:
     except OSError as error:
         raise UserError(f"{out}: cannot write here: {error.strerror}", code=Exit.STORAGE) from None
 
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES) if source.is_dir() else [source]
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
     if not files:
-        raise UserError(f"{source}: no image in this folder", remedy=f"looked for {', '.join(IMAGES)}", code=Exit.DATA)
-    if files[0].suffix.lower() in IMAGES:
+        raise UserError(
+            f"{source}: no image in this folder", remedy=f"looked for {', '.join(SUFFIXES)}", code=Exit.DATA
+        )
+    if files[0].suffix.lower() in SUFFIXES:
         results, bad = in_images(model, files, out, options.min_score, precision)
     else:
         results, bad = in_video(model, source, out, options.min_score, precision), []

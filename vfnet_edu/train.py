@@ -16,7 +16,8 @@ import torch
 import tyro
 
 from vfnet_edu import recipes
-from vfnet_edu.data.coco import CocoIndex, read_coco, same_classes
+from vfnet_edu.data.annotations import read_split
+from vfnet_edu.data.coco import CocoIndex, never_learned, same_classes
 from vfnet_edu.data.loader import guarded, val_loader
 from vfnet_edu.data.paths import DataPaths, find_dataset
 from vfnet_edu.evaluation.judge import eval_record, judge
@@ -213,17 +214,18 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
         UserError: no data, a file that is missing or wrong, or classes that differ.
     """
     layout = find_dataset(options.paths if options.paths != DataPaths() else recipes.default_data(options.recipe, say))
-    train = read_coco(*layout.train)
+    train = read_split(layout.train)
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")
     if layout.val is None:
         say("no validation set: nothing will be evaluated; the last weights are kept")
         return learn, None
-    check = read_coco(*layout.val)
+    check = read_split(layout.val)
     check.check_files(options.allow_outside_root)
     same_classes(train, check)
-    say(f"{len(check)} validation images")
+    strangers = never_learned(train, check)
+    say(f"{len(check)} validation images" + (f"; never seen in training: {', '.join(strangers)}" if strangers else ""))
     return learn, check
 
 

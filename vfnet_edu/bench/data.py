@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from vfnet_edu import recipes
-from vfnet_edu.data.coco import read_coco
+from vfnet_edu.data.annotations import read_split
 from vfnet_edu.data.loader import train_loader
 from vfnet_edu.data.paths import find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
@@ -31,7 +31,7 @@ def main(args: list[str]) -> None:
     data = recipes.by_name(options.recipe).data
     folder = options.data or write_shape_scenes(Path("data/shape_scenes_640"), 100, 0, (480, 640))
     layout = find_dataset(folder)
-    index, _ = read_coco(*layout.train).for_training()
+    index, _ = read_split(layout.train).for_training()
     print(f"{options.recipe}, {folder}: {len(index)} images, batches of {data.images_per_gpu}\n")
     print("workers  images/s  images/s per worker")
     for workers in options.workers:

@@ -1,4 +1,6 @@
-"""A COCO data set as columns: one numpy row per object, no Python object for each.
+"""A data set as COCO describes it, in columns: one numpy row per object, no Python object for each.
+
+It is read from a json here; `yolo` and `voc` make the same of other formats.
 
 Format: COCO "data format", object detection. Which objects may be learned from, and which images are left out of
 training, follows the data set class of mmdetection 2.10, with which the published models were trained.
@@ -6,6 +8,7 @@ training, follows the data set class of mmdetection 2.10, with which the publish
 
 import dataclasses
 import functools
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ import numpy as np
 from vfnet_edu.boxes import xywh_to_xyxy
 from vfnet_edu.data.cache import Columns, cached
 from vfnet_edu.data.coco_json import data_error, read_tables
+from vfnet_edu.data.coco_stream import RECORD, Tables
 
 MIN_SIDE = 32  # images with a shorter side are left out of training
 
@@ -45,7 +49,7 @@ class CocoIndex:
     and `crowd` say which of them are learned from. Classes are sorted by category id (for COCO the usual order).
     """
 
-    json_path: Path
+    json_path: Path  # of another format: the file or folder that stands for its annotations
     root: Path  # folder that `file_names` are relative to
     image_ids: np.ndarray  # (N,) int64
     file_names: tuple[str, ...]
@@ -62,6 +66,8 @@ class CocoIndex:
     category_ids: np.ndarray  # (K,) int64
     fingerprint: str = ""  # of the json's bytes
     notes: tuple[str, ...] = ()  # what was repaired on reading
+    places: tuple[str, ...] = ()  # (N,) the file that describes each image; () for a json, which describes them all
+    lines: np.ndarray | None = None  # (A,) int64: the line of each object in that file, from 1; None for a json
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -120,8 +126,17 @@ class CocoIndex:
         per_image = {name: getattr(self, name)[rows] for name in ("image_ids", "heights", "widths")}
         columns = ("xywh", "labels", "crowd", "ignore", "areas", "annotation_ids")
         per_object = {name: getattr(self, name)[objects] for name in columns}
+        if self.lines is not None:
+            per_object["lines"] = self.lines[objects]
+            per_image["places"] = tuple(self.places[row] for row in rows)
         names = tuple(self.file_names[row] for row in rows)
         return dataclasses.replace(self, starts=starts, file_names=names, **per_image, **per_object)
+
+    def where(self, i: int) -> str:
+        """Where object `i` is written down: a line of a file, or an annotation of the json."""
+        if self.lines is None:
+            return f"annotation id {self.annotation_ids[i]}"
+        return f"{self.places[self.rows[i]]} line {self.lines[i]}"
 
     def for_training(self) -> tuple["CocoIndex", Dropped]:
         """The images to learn from, and what was left out: images without a valid object or with a side < 32 pixels.
@@ -185,9 +200,63 @@ def read_coco(json_path: str | Path, image_root: str | Path) -> CocoIndex:
     return CocoIndex(json_path=path, root=Path(image_root), **cached(path, functools.partial(_read_columns, path)))
 
 
+@dataclass(frozen=True)
+class Marked:
+    """An object as it is written in another format, in pixels."""
+
+    line: int  # of its file, from 1
+    category: int
+    xywh: tuple[float, float, float, float]
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """An image as another format describes it."""
+
+    file_name: str  # relative to the image folder
+    size: tuple[int, int]  # height, width
+    place: str  # the file that describes it
+    objects: Sequence[Marked]
+
+
+def index_of(
+    source: Path, root: Path, categories: Sequence[tuple[int, str]], images: Sequence[Described], notes: Sequence[str]
+) -> CocoIndex:
+    """What another format describes, as COCO would: ids are counted from 1, the area is width x height.
+
+    Args:
+        source: the file or folder that stands for the annotations.
+        root: folder of the images.
+        categories: (id, name).
+        images: in the order to keep.
+        notes: what the reader should be told.
+    """
+    found = [(number, marked) for number, image in enumerate(images, 1) for marked in image.objects]
+    records = np.zeros(len(found), RECORD)
+    for row, (number, marked) in enumerate(found):
+        _, _, w, h = marked.xywh
+        records[row] = (row + 1, number, marked.category, marked.xywh, w * h, marked.crowd, False)
+    table = [(number, image.file_name, *image.size) for number, image in enumerate(images, 1)]
+    fingerprint = hashlib.sha256(repr((table, categories)).encode() + records.tobytes()).hexdigest()[:16]
+    columns = _columns(source, (table, list(categories), records, fingerprint))
+    columns["notes"] += tuple(notes)
+    return CocoIndex(
+        json_path=source,
+        root=root,
+        **columns,
+        places=tuple(image.place for image in images),
+        lines=np.array([marked.line for _, marked in found], np.int64),
+    )
+
+
 def _read_columns(path: Path) -> Columns:
-    """All fields of a :class:`CocoIndex` that come out of its json."""
-    images, categories, records, fingerprint = read_tables(path)
+    return _columns(path, read_tables(path))
+
+
+def _columns(path: Path, tables: Tables) -> Columns:
+    """All fields of a :class:`CocoIndex` that come out of its tables."""
+    images, categories, records, fingerprint = tables
     image_ids, names, heights, widths = zip(*images, strict=True)
     category_ids, classes = zip(*sorted(categories), strict=True)
     labels = _look_up(path, records["category"], category_ids, "category_id", "category")
@@ -227,6 +296,13 @@ def same_classes(train: CocoIndex, val: CocoIndex) -> None:
         f"{train.json_path} and {val.json_path} do not have the same classes: {'; '.join(parts) or order}",
         "give both files the same list of categories, with the same ids",
     )
+
+
+def never_learned(train: CocoIndex, val: CocoIndex) -> tuple[str, ...]:
+    """Classes of which only the validation set shows an object; both sets have the same list of them."""
+    learned, judged = (np.bincount(i.labels[i.valid & ~i.crowd], minlength=len(i.classes)) for i in (train, val))
+    lost = (learned == 0) & (judged > 0) & learned.any()
+    return tuple(name for name, never in zip(train.classes, lost, strict=True) if never)
 
 
 def file_fault(root: Path, name: str, allow_outside: bool = False) -> str:

@@ -26,6 +26,15 @@ def data_error(what: str, remedy: str) -> UserError:
     return UserError(what, remedy=remedy, code=Exit.DATA)
 
 
+def first_of(errors: Sequence[UserError]) -> UserError:
+    """The first of the errors, which says how many more there are and knows them all."""
+    first, more = errors[0], len(errors) - 1
+    what = first.what + (f"; {more} more record{'s are' if more > 1 else ' is'} wrong" if more else "")
+    remedy = first.remedy + ("; vfnet_edu.check lists them all" if more else "")
+    records = tuple(map(str, errors)) if more else ()
+    return UserError(what, remedy=remedy, code=Exit.DATA, records=records)
+
+
 def read_tables(path: Path) -> Tables:
     """Read a COCO json, plain or .gz.
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from vfnet_edu.runtime.errors import Exit, UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of image files, in lower case
 MAX_PIXELS = 100_000_000  # a few kilobytes of file can hold a picture that fills the memory
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` refuses such files itself
 ORIENTATION = 0x0112  # the EXIF tag: how the camera was held ...
@@ -68,13 +69,33 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, ValueError, zlib.error, ...
-        what = f"{path} cannot be read as an image: {' '.join(str(error).split())}"
-        raise _error(what, "restore the file, or remove its record; vfnet_edu.check finds all such files") from error
+        raise _unreadable(path, error) from error
     if size and pixels.shape[:2] != tuple(size):
         (h, w), (want_h, want_w) = pixels.shape[:2], size
-        what = f"{path} is {w} x {h} pixels, but {want_w} x {want_h} in the json"
+        what = f"{path} is {w} x {h} pixels, but {want_w} x {want_h} in its annotations"
         raise _error(what, "correct width and height, and check that the boxes fit the picture")
     return pixels
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the pixels that `read_image` returns, from the head of the file alone.
+
+    Raises:
+        UserError: not an image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            # A PNG may tell how it was held only after its pixels: decoding them all for that is not worth it.
+            told = image.format != "PNG" or "exif" in image.info
+            turned = told and image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # as in `read_image`
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> UserError:
+    what = f"{path} cannot be read as an image: {' '.join(str(error).split())}"
+    return _error(what, "restore the file, or remove its record; vfnet_edu.check finds all such files")
 
 
 def _error(what: str, remedy: str) -> UserError:

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from vfnet_edu.data.coco import CocoIndex, file_fault, read_coco, same_classes
+from vfnet_edu.data.annotations import read_split
+from vfnet_edu.data.coco import CocoIndex, file_fault, never_learned, same_classes
 from vfnet_edu.data.images import FORMATS, ORIENTATION, SIDEWAYS, read_image
 from vfnet_edu.data.paths import Layout
 from vfnet_edu.runtime.errors import UserError
@@ -39,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of one json. Crowds and objects with a fault are counted separately, and left out of all statistics."""
+    """Numbers of one split. Crowds and objects with a fault are counted separately, and left out of all statistics."""
 
     json: str
     images: int
@@ -73,7 +74,7 @@ def check_dataset(
     allow_outside: bool = False,
     progress: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items,
 ) -> tuple[Report, dict[str, CocoIndex]]:
-    """Read both jsons and decode every image.
+    """Read all annotations and decode every image.
 
     Args:
         workers: threads; the number of cores by default.
@@ -81,7 +82,7 @@ def check_dataset(
         progress: wraps the stream of images, as tqdm does; gets their number and the name of the split.
 
     Returns:
-        the report, and for each split whose json could be read the index of the images that can be used.
+        the report, and for each split whose annotations could be read the index of the images that can be used.
     """
     wanted = {"train": layout.train}
     if layout.val:
@@ -89,9 +90,9 @@ def check_dataset(
     findings, indices, looks = [], {}, {}
     for split, files in wanted.items():
         try:
-            index = read_coco(*files)
+            index = read_split(files)
         except UserError as error:
-            findings.append(Finding("error", split, str(error)))
+            findings.append(Finding("error", split, str(error), error.records))
             continue
         findings += _about_objects(split, index)
         indices[split] = index
@@ -149,10 +150,10 @@ def _look(index: CocoIndex, row: int, allow_outside: bool) -> _Look:
     odd = {
         "16-bit pictures, scaled to 8 bits": mode.startswith("I;16"),
         "animations or many pages: only the first is taken": film,
-        "turned as the camera says (EXIF); the json does not show whether its boxes are, too": not (
+        "turned as the camera says (EXIF); the annotations do not show whether its boxes are, too": not (
             orientation == 1 or sideways
         ),
-        "not turned as the camera says (EXIF): the json has the sizes as stored": sideways
+        "not turned as the camera says (EXIF): the annotations have the sizes as stored": sideways
         and stored == (height, width),
         f"more than {EXTREME} times as long as wide": max(size) > EXTREME * min(size),
     }
@@ -244,6 +245,8 @@ def _about_both(indices: dict[str, CocoIndex], looks: dict[str, list[_Look]]) ->
         same_classes(train, val)
     except UserError as error:
         findings.append(Finding("error", "both", str(error)))
+    else:
+        findings += _about_classes(train, val)
     learned, judged = (
         {looks[split][row].digest: index.file_names[row] for row in _usable(looks[split])}
         for split, index in indices.items()
@@ -255,11 +258,23 @@ def _about_both(indices: dict[str, CocoIndex], looks: dict[str, list[_Look]]) ->
     return findings
 
 
+def _about_classes(train: CocoIndex, val: CocoIndex) -> list[Finding]:
+    strangers = never_learned(train, val)
+    if not strangers:
+        return []
+    examples = []
+    for name in strangers:
+        i = int(np.argmax(val.labels == val.classes.index(name)))
+        examples.append(f"{name}: {_object(val, i)}")
+    what = f"{_count(strangers, 'class', 'classes')} with objects in val but none in train: cannot be learned"
+    return [Finding("warning", "both", what, tuple(examples))]
+
+
 def _object(index: CocoIndex, i: int) -> str:
     row = index.rows[i]
     box = ", ".join(f"{v:g}" for v in index.xywh[i])
     size = f"{index.widths[row]} x {index.heights[row]}"
-    return f"annotation id {index.annotation_ids[i]}: [{box}] in {index.file_names[row]} ({size})"
+    return f"{index.where(i)}: [{box}] in {index.file_names[row]} ({size})"
 
 
 def _count(items: Sized, one: str, many: str = "") -> str:

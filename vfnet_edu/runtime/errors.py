@@ -25,11 +25,12 @@ class UserError(Exception):
         what: what happened, naming the file and the record.
         remedy: what to do about it, as an instruction.
         code: the exit status of the command.
+        records: everything concerned, one line each, where `what` names only the first of many.
     """
 
-    def __init__(self, what: str, remedy: str = "", *, code: int = Exit.USAGE):
+    def __init__(self, what: str, remedy: str = "", *, code: int = Exit.USAGE, records: tuple[str, ...] = ()):
         super().__init__(f"{what} ({remedy})" if remedy else what)
-        self.what, self.remedy, self.code = what, remedy, code
+        self.what, self.remedy, self.code, self.records = what, remedy, code, records
 
 
 def cli(main: Callable[[list[str]], None], args: list[str] | None = None) -> None:
