@@ -56,7 +56,9 @@
   function rest() {
     if (kept) return tell(kept, kept === mine[0] ? "You are here: " : "");
     const start = all ? "You are here: all of it. " : "From an image to boxes. ";
-    caption.replaceChildren(make("p", `${start}Point at a part, or go from part to part with the tab key.`));
+    const how = make("span", "Point at a part, or go from part to part with the tab key.");
+    how.className = "how"; // not on paper
+    caption.replaceChildren(make("p", start, how));
     for (const part of parts) part.classList.remove("shown");
   }
 
