@@ -1,4 +1,6 @@
-"""Exercises of chapter 14: three functions of the detector, each broken in one line, to be mended."""
+"""Exercises of chapter 14: two functions of the detector to mend, and one that finds what is wrong with a third."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -283,54 +285,67 @@ suppress = Exercise(
 )
 
 
-# ---- where grid_sample finds a cell ---------------------------------------------------------------------------------
-place = Exercise(
-    name="place",
-    reference=lambda u, w: (2 * u + 1) / w - 1,
-    cases=[(0.0, 4), (3.0, 4), (1.25, 8), (9.5, 16), (-2.0, 16), (5.0, 10)],
+# ---- where grid_sample reads --------------------------------------------------------------------------------------
+def _cell(x, w):
+    return ((x + 1) * w - 1) / 2
+
+
+cell = Exercise(
+    name="cell",
+    reference=_cell,
+    cases=[(-0.75, 4), (0.75, 4), (-0.6, 8), (0.25, 16), (-1.125, 16), (0.1, 10)],
     mistakes=[
         (
-            lambda u, w: 2 * u / w - 1,
-            "This is the broken one, half a cell off: -1 is the left edge of cell 0. Where is its middle?",
+            lambda x, w: (x + 1) * w / 2,
+            "This counts from the left edge of the map. Cell 0 has its middle half a cell to the right of it.",
         ),
         (
-            lambda u, w: (2 * u - 1) / w - 1,
-            "Half a cell off to the other side: cell 0 has its middle to the right of its left edge.",
-        ),
-        (
-            lambda u, w: 2 * (u + 1) / w - 1,
-            "Half a cell too far: this is the right edge of the cell. You want its middle.",
-        ),
-        (
-            lambda u, w: 2 * u / (w - 1) - 1,
+            lambda x, w: (x + 1) * (w - 1) / 2,
             "This is the rule of align_corners=True, where -1 and 1 are the middles of the first and last cell. "
             "Here they are the edges of the map.",
         ),
         (
-            lambda u, w: (2 * u + 1) / (w - 1) - 1,
-            "The half cell is there. But the map is w cells wide from edge to edge, not w - 1.",
+            lambda x, w: ((x + 1) * w + 1) / 2,
+            "Half a cell to the wrong side: from the edge to the middle of cell 0 is half a cell, so take it away.",
         ),
-        (lambda u, w: u / w, "This runs from 0 to 1, and half a cell is missing. `grid_sample` counts from -1 to 1."),
-        (lambda u, w: (u + 0.5) / w, "The right place on a scale from 0 to 1. `grid_sample` counts from -1 to 1."),
-        (lambda u, w: (2 * u + 1) / w, "This runs from 0 to 2. `grid_sample` counts from -1 to 1."),
-        (lambda u, w: (u + 0.5) / w - 1, "This runs from -1 to 0: from edge to edge are 2 units, not 1."),
-        (lambda u, w: (2 * u + 0.5) / w - 1, "A quarter of a cell is left: half a cell is 0.5 cells, doubled like u."),
         (
-            lambda u, w: 2 * u / w - 1 + 0.5,
-            "You add half a unit of the map, whatever w is. Half a cell is 1 / w of these units.",
+            lambda x, w: (x + 1) * w / 2 - 1,
+            "You take a whole cell away. From the left edge to the middle of cell 0 is half of one.",
         ),
-        (lambda u, w: 2 * u + 1 / w - 1, "Brackets: the sum 2 u + 1 is divided by w, not the 1 alone."),
-        (lambda u, w: (2 * u + 1) // w - 1, "`//` rounds down to whole numbers. The place lies between them: use `/`."),
-        (lambda u, w: (2 * u + 1) / (w + 1) - 1, "The map is w cells wide from edge to edge, not w + 1."),
-        (lambda u, w: 1 - (2 * u + 1) / w, "Left and right are exchanged: cell 0 is near -1, the left edge."),
-        (lambda u, w: -0.75, "That is the value of the example. It depends on u and w."),
-        (lambda u, w: u + 0.5, "This is still in cells. `grid_sample` wants -1 at the left edge, 1 at the right one."),
+        (lambda x, w: (x * w - 1) / 2, "The left edge is -1: add 1 first, so that the way begins at 0."),
+        (lambda x, w: x * w / 2, "This counts cells from the middle of the map. Cell 0 is at its left."),
         (
-            lambda u, w: max(-1.0, min(1.0, (2 * u + 1) / w - 1)),
-            "Do not hold it inside the map: a point outside reads 0 there, and should.",
+            lambda x, w: (x + 1) * w - 1 / 2,
+            "From edge to edge are 2 units and w cells, so a unit is w / 2 cells, not w.",
         ),
+        (lambda x, w: (x + 1) * w - 1, "Twice too many cells: from edge to edge are 2 units, not 1."),
+        (
+            lambda x, w: (2 * x + 1) / w - 1,
+            "That is the other direction, from a cell to what `grid_sample` is told. Solve it for the cell.",
+        ),
+        (
+            lambda x, w: ((x + 1) * (w - 1) - 1) / 2,
+            "Half a cell is there. But from edge to edge are w cells, not w - 1.",
+        ),
+        (lambda x, w: (x + 1) / 2, "This is the share of the map to the left of x. Wanted is a cell: there are w."),
+        (lambda x, w: (x + 1) * w / 2 - 1 / w, "Half a cell, counted in cells, is 0.5, whatever w is."),
+        (lambda x, w: x + 1 * w / 2 - 0.5, "Brackets: the sum x + 1 is multiplied, not the 1 alone."),
+        (
+            lambda x, w: round(_cell(x, w)),
+            "You round to a whole cell. `grid_sample` reads between cells, and mixes its neighbours.",
+        ),
+        (
+            lambda x, w: math.floor((x + 1) * w / 2),
+            "That is the cell in which x lies. Wanted is the place, also between two middles.",
+        ),
+        (
+            lambda x, w: max(0.0, min(w - 1.0, _cell(x, w))),
+            "Do not hold it inside the map: a place outside reads 0 there, and should.",
+        ),
+        (lambda x, w: ((1 - x) * w - 1) / 2, "Left and right are exchanged: -1 is the left edge."),
+        (lambda x, w: 0.0, "That is the value of the example. It depends on x and w."),
     ],
-    right="The middle of cell 0 is half a cell from the edge. The same rule for rows, with the height.",
-    hint="Left edge -1, right edge 1, w cells between them; u = 0 is the middle of the first cell.",
-    describe=lambda case: f"cell {case[0]:g} of {case[1]}",
+    right="Put the broken line into it: it reads at u - 1/2. Then put the healthy one into it.",
+    hint="How far is x from the left edge, in cells? A cell is 2 / w wide; half of one leads to the middle of cell 0.",
+    describe=lambda case: f"x = {case[0]:g}, {case[1]} cells",
 )
