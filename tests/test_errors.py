@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_evaluate import scene, written
 
 from vfnet_edu.data.coco import CocoIndex, read_coco
@@ -22,6 +23,8 @@ from vfnet_edu.evaluation.errors import (
 )  # fmt: skip
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.runtime.errors import Exit, UserError
+from vfnet_edu.viz import plots
+from vfnet_edu.viz.error_crops import crop, draw_worst
 
 CAT, DOG = 1, 2  # category ids
 
@@ -250,3 +253,25 @@ def test_bad_input(tmp_path):
     assert caught.value.code == Exit.DIVERGED
     with pytest.raises(UserError, match="the results are of other images: 1 is not in"):
         split_errors(replace(data, image_ids=np.array([77])), found((CAT, BOX, 0.5)))
+
+
+# ------------------------------------------------------------------ in the report
+def test_bars_and_crops_of_the_report(tmp_path):
+    data = index(tmp_path, [(CAT, BOX), (DOG, FAR)])
+    Image.new("RGB", (200, 200), "gray").save(tmp_path / "1.png")
+    split = split_errors(data, found((DOG, BOX, 0.9), (CAT, BOX, 0.8), (CAT, [190, 0, 10, 10], 0.3)))
+    assert split.counts() == dict(zip(KINDS, (1, 0, 0, 0, 1, 1), strict=True))
+    assert plots.error_bars(split).get_title(loc="left") == "AP50 is 50.0; fixing “missed” would add 50.0"
+    wrong = crop(split, "class", 0)
+    assert wrong.pixels.shape == (56, 56, 3) and wrong.predicted == wrong.true == [8, 8, 48, 48]
+    assert (wrong.says, wrong.wanted, wrong.iou) == ("dog 0.90", "cat", 1)
+    nothing = crop(split, "background", split.worst("background")[0])
+    assert nothing.pixels.shape == (24, 24, 3) and nothing.true is None and nothing.wanted == ""
+    assert nothing.predicted == [14, 0, 24, 10]  # the square stays inside the image
+    missed = crop(split, "missed", split.worst("missed")[0])
+    assert missed.predicted is None and (missed.says, missed.wanted) == ("", "dog")
+    figure = draw_worst(split, per_kind=2)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles[1] == "" and titles[0].endswith("says dog 0.90\nis cat, IoU 1.00")
+    assert titles[2].endswith("says cat 0.30\nis no object") and titles[4].endswith("says nothing\nis dog")
+    assert not draw_worst(split_errors(data, found((CAT, BOX, 0.9), (DOG, FAR, 0.8)))).axes[0].images

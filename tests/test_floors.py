@@ -23,7 +23,7 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "evaluation.calibration < evaluation.scores < evaluation.judge evaluation.oracle evaluation.frozen "
     "evaluation.errors "
     "< evaluation.linear",
-    "viz.drawing viz.page viz.chapters < viz.plots viz.data_report < viz.report",
+    "viz.drawing viz.page viz.chapters < viz.plots viz.data_report viz.error_crops < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "
     "< training.run",
     "inference",

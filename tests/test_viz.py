@@ -167,7 +167,7 @@ def test_report_is_a_page_of_pictures_and_numbers_without_foreign_markup(run, tm
         write_report(run, coco_scores(index, results), outcome, index, {"training images": 292})
     page = Page((run / "index.html").read_text())
     pictures = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
-    assert sorted(pictures) == sorted(path.name for path in run.glob("*.png")) and len(pictures) == 7
+    assert sorted(pictures) == sorted(path.name for path in run.glob("*.png")) and len(pictures) == 9
     assert not {"script", "b>&"} & {tag for tag, _ in page.tags} and "onerror" not in str(page.tags)
     for text in ("run <b>&", NASTY, r"dog $\x$", "292", "'<script>'", "train <x>", "2.15", "IoU .50:.95", "–"):
         assert text in page.text

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vfnet_edu.evaluation.calibration import Calibration
+from vfnet_edu.evaluation.errors import KINDS, ErrorSplit
 from vfnet_edu.evaluation.scores import Scores
 from vfnet_edu.viz.drawing import OKABE_ITO, plain
 
@@ -134,6 +135,24 @@ def score_and_iou(calibration: Calibration, ax: Axes | None = None) -> Axes:
     title = f"{title}: ρ = {value:.2f}" if np.isfinite(value) else "No box touches an object yet"
     _dress(ax, title, "score of the object's class", "IoU of the box with the object")
     return _legend(ax)
+
+
+def error_bars(split: ErrorSplit, ax: Axes | None = None) -> Axes:
+    """What fixing each kind of error, alone, would add to AP50; how many there are of it."""
+    ax = _axes(ax, height=3.0)
+    gains, counts = [100 * split.gains[kind] for kind in KINDS], split.counts()
+    rows = range(len(KINDS))
+    ax.barh(rows, gains, color=BLUE, height=0.7)
+    for row, gain in zip(rows, gains, strict=True):
+        ax.text(gain, row, f" {gain:.1f}", va="center", size=8, color=_inks()[0])
+    ax.set_yticks(rows, [f"{kind} ({counts[kind]:,})" for kind in KINDS])
+    ax.set_ylim(len(KINDS) - 0.4, -0.6)
+    ax.set_xlim(0, max(*gains, 1) * 1.15)
+    most, now = max(zip(gains, KINDS, strict=True)), 100 * split.ap50()
+    title = f"AP50 is {now:.1f}; fixing “{most[1]}” would add {most[0]:.1f}"
+    _dress(ax, title if now >= 0 else "No object to find", "AP50 to be gained (%)   in brackets: how many errors", "")
+    ax.grid(axis="y", visible=False)
+    return ax
 
 
 # ------------------------------------------------------------------ style

@@ -17,7 +17,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 
@@ -28,11 +28,13 @@ from matplotlib.figure import Figure, SubFigure
 from vfnet_edu.boxes import xywh_to_xyxy
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.data.images import read_image
+from vfnet_edu.evaluation.errors import split_errors
 from vfnet_edu.evaluation.scores import MEANING, Outcome, Scores
 from vfnet_edu.postprocess import Detections
 from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.viz import page, plots
 from vfnet_edu.viz.drawing import compare
+from vfnet_edu.viz.error_crops import draw_worst
 
 CAPTIONS = {  # in the order of the page
     "ap.png": "Average precision after each evaluation.",
@@ -42,8 +44,14 @@ CAPTIONS = {  # in the order of the page
     "per_class_ap.png": "Average precision of each class.",
     "pr.png": "Precision over recall.",
     "lr.png": "Learning rate.",
+    "errors.png": "What is still wrong: what AP at IoU .50 would gain if all errors of one kind were fixed. The gains "
+    "do not add up to the rest. class: the wrong one. place: too far from an object of its class. both: neither fits. "
+    "duplicate: a second box. background: nothing is there. missed: no box comes near.",
+    "error_crops.png": "The worst of each kind: the surest false boxes, the largest missed objects. Solid: predicted. "
+    "Dashed: true.",
     "predictions.png": "Images, as annotated and as predicted.",
 }
+WIDE = ("error_crops.png", "predictions.png")
 
 
 def write_report(
@@ -61,7 +69,8 @@ def write_report(
     Args:
         folder: the run folder; a picture from an earlier call stays where this one has nothing new.
         scores: of the last evaluation: precision-recall curves, a bar per class.
-        outcome: of the same evaluation: score over IoU and, with the data set `index`, some images with predictions.
+        outcome: of the same evaluation: score over IoU and, with the data set `index`, some images with predictions and
+            what is wrong with them.
         facts: more rows for the table at the end of the page, e.g. {"training images": 292}.
     """
     folder = Path(folder)
@@ -77,6 +86,9 @@ def write_report(
     if outcome is not None:
         pictures["iacs_iou.png"] = lambda: plots.score_and_iou(outcome.calibration).figure
         if index is not None and len(index.labels):
+            split = cache(partial(split_errors, index, outcome.results))
+            pictures["errors.png"] = lambda: plots.error_bars(split()).figure
+            pictures["error_crops.png"] = lambda: draw_worst(split())
             pictures["predictions.png"] = lambda: compare(*examples(index, outcome.results), index.classes)
     writers: dict[str, Callable[[], bytes]] = {name: partial(_png, draw) for name, draw in pictures.items()}
     new = (scores.record() if scores else {}) | (outcome.record() if outcome else {})
@@ -180,7 +192,7 @@ def _why(last: dict) -> list[str]:
 def _picture(name: str) -> str:
     text = escape(CAPTIONS[name])
     image = f'<a href="{name}"><img src="{name}" alt="{text}"></a>'
-    return page.figure(image, text, kind="wide" if name == "predictions.png" else "")
+    return page.figure(image, text, kind="wide" if name in WIDE else "")
 
 
 def _evaluation(last: dict) -> list[str]:
