@@ -274,25 +274,25 @@ def test_command_line(data, capsys):
     check(data)
     folder = data[0]
     page, numbers = folder / "report.html", folder / "report.json"
-    main([str(folder), "--html", str(page), "--json", str(numbers)])
+    main([str(folder), "--html", str(page), "--json", str(numbers), "--no-estimate"])
     assert "Nothing here would stop training" in capsys.readouterr().out
     assert page.read_text().startswith("<!doctype html>")
     record = json.loads(numbers.read_text())
     assert record["ok"] and record["splits"]["train"]["per_class"]["cat"] == [6, 6] and record["findings"] == []
     with pytest.raises(UserError) as caught:
-        main([str(folder), "--html", str(folder / "nowhere/report.html")])
+        main([str(folder), "--html", str(folder / "nowhere/report.html"), "--no-estimate"])
     assert caught.value.code == Exit.STORAGE
 
 
 def test_the_folder_is_named_once_and_files_may_be_named(data, capsys):
     check(data)
     folder, annotations = str(data[0]), data[0] / "annotations"
-    main(["--data", folder])
+    main(["--data", folder, "--no-estimate"])
     as_option = capsys.readouterr().out
-    main([folder])
-    assert capsys.readouterr().out == as_option
+    main([folder, "--no-estimate"])
+    assert capsys.readouterr().out == as_option and f"--data {folder} --optim.epochs" in as_option
     train = ["--train-json", str(annotations / "instances_train.json"), "--train-images", str(data[0] / "train")]
-    main(train)
+    main([*train, "--no-estimate"])
     assert "there is no validation set" in capsys.readouterr().out
     with pytest.raises(UserError, match="named twice"):
         main([folder, "--data", folder])

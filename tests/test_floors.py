@@ -19,25 +19,27 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "recipe < models.detector",
     "recipes",
     "weights.download < weights.ours weights.mmdet_config < weights.imagenet weights.mmdet < weights.zoo",
-    "evaluation.average_precision "
+    "evaluation.average_precision < evaluation.bootstrap "
     "evaluation.calibration < evaluation.scores < evaluation.judge evaluation.oracle evaluation.frozen "
     "evaluation.errors "
     "< evaluation.linear",
     "viz.drawing viz.page viz.chapters < viz.plots viz.data_report viz.error_crops < viz.report",
     "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "
-    "< training.run",
+    "< training.advice training.run",
     "inference",
     "evaluate predict",
     "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
-    "bench.ranking bench.speedrun bench.turns bench.synthetic bench.sizes "
-    "< bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
+    "bench.errors bench.ranking bench.interval bench.speedrun bench.turns bench.synthetic bench.sizes "
+    "< bench.deform bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
     "widgets.front_end < widgets.detector widgets.pyramid widgets.box_pair widgets.receptive_field widgets.ranked_list "
     "widgets.point_targets widgets.atss widgets.imbalance widgets.loss widgets.ranking widgets.star widgets.refinement "
-    "widgets.launch_grid widgets.oracle widgets.trainer widgets.tensors widgets.planner < widgets.own_scene",
+    "widgets.launch_grid widgets.errors widgets.oracle widgets.trainer widgets.tensors widgets.planner < widgets.own_scene "
+    "widgets.recipe_calculator",
     "exercises.engine < exercises.chapter_00 exercises.chapter_01 exercises.chapter_02 exercises.chapter_03 "
     "exercises.chapter_04 exercises.chapter_05 exercises.chapter_06 exercises.chapter_07 "
     "exercises.chapter_08 exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 "
-    "exercises.chapter_12 exercises.chapter_13 exercises.chapter_14 exercises.chapter_18",
+    "exercises.chapter_12 exercises.chapter_13 exercises.chapter_14 exercises.chapter_16 exercises.chapter_17 "
+    "exercises.chapter_18",
     "bench.__main__",
     "__main__",
 ]

@@ -1,14 +1,17 @@
 """Look at a data set before training: what is in it, and what is wrong with it. No file is changed.
 
-    python -m vfnet_edu.check DATA [--html report.html] [--json report.json]
+    python -m vfnet_edu.check DATA [--html report.html] [--json report.json] [--write-coco FOLDER]
 
-The exit code is 3 when something would stop training.
+It ends with a training command that fits the data and this machine.  The exit code is 3 when something would stop
+training.
 """
 
 import dataclasses
 import json
 import os
+import shlex
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +19,14 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from vfnet_edu.data.paths import DataPaths, find_dataset
-from vfnet_edu.data.survey import check_dataset
+from vfnet_edu.data.annotations import read_split, write_coco
+from vfnet_edu.data.coco import CocoIndex
+from vfnet_edu.data.paths import DataPaths, Layout, find_dataset
+from vfnet_edu.data.survey import Report, check_dataset
+from vfnet_edu.runtime import devices
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
+from vfnet_edu.training.advice import advise
 from vfnet_edu.viz.data_report import as_html, as_text
 
 
@@ -34,6 +41,10 @@ class Options:
     """write the report to this file, with every record concerned"""
     html: Path | None = None
     """write the report as one page with some of the images"""
+    write_coco: Path | None = None
+    """write the annotations as COCO json into this folder, instances_train.json and instances_val.json"""
+    estimate: bool = True
+    """time a training step, to say how long the advised training takes"""
     workers: int = os.cpu_count() or 1
     """images decoded at a time"""
     allow_outside_root: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -42,12 +53,18 @@ class Options:
 
 def main(args: list[str]) -> None:
     options = tyro.cli(Options, args=args, prog="python -m vfnet_edu.check", description=__doc__)
-    report, sound = check_dataset(find_dataset(_paths(options)), options.workers, options.allow_outside_root, _progress)
+    paths = _paths(options)
+    layout = find_dataset(paths)
+    report, sound = check_dataset(layout, options.workers, options.allow_outside_root, _progress)
     print(as_text(report))
+    fits = _advice(paths, sound, options.estimate) if report.ok else ""
+    print(fits)
     if options.json:
-        _save(options.json, json.dumps(dataclasses.asdict(report) | {"ok": report.ok}, indent=1))
+        _save(options.json, json.dumps(dataclasses.asdict(report) | {"ok": report.ok, "advice": fits}, indent=1))
     if options.html:
-        _save(options.html, as_html(report, sound))
+        _save(options.html, as_html(report, sound, fits))
+    if options.write_coco:
+        _write_coco(layout, report, options.write_coco)
     if not report.ok:
         stoppers = sum(finding.level == "error" for finding in report.findings)
         what = f"{stoppers} problem{'s' * (stoppers > 1)} would stop training"
@@ -58,6 +75,35 @@ def _paths(options: Options) -> DataPaths:
     if options.folder and options.paths.data:
         raise UserError("the data set folder is named twice", remedy="as DATA or as --data")
     return dataclasses.replace(options.paths, data=options.folder or options.paths.data)
+
+
+def _advice(paths: DataPaths, sound: dict[str, CocoIndex], estimate: bool) -> str:
+    """The command that fits, for a person to copy, and its reasons."""
+    device = devices.setup().device
+    advice = advise(sound["train"].for_training()[0], sound.get("val"), device, estimate)
+    named = {f"--{field.name.replace('_', '-')}": getattr(paths, field.name) for field in dataclasses.fields(paths)}
+    data = [word for option, path in named.items() if path for word in (option, str(path))]
+    command = shlex.join(["python", "-m", "vfnet_edu.train", advice.options[0], *data, *advice.options[1:]])
+    width = max(len(what) for what, _ in advice.reasons)
+    indent = " " * (width + 4)
+    reasons = [
+        textwrap.fill(why, 110, initial_indent=f"  {what:<{width}}  ", subsequent_indent=indent)
+        for what, why in advice.reasons
+    ]
+    return "\n".join(["\nA command to start from:", "", f"  {command}", "", *reasons])
+
+
+def _write_coco(layout: Layout, report: Report, folder: Path) -> None:
+    """The json of every split that could be read."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write here: {error.strerror}", code=Exit.STORAGE) from None
+    for split, files in (("train", layout.train), ("val", layout.val)):
+        if files and split in report.splits:
+            index, path = read_split(files), folder / f"instances_{split}.json"
+            write_coco(index, path)
+            print(f"wrote {path}; to use it: --{split}-json {path} --{split}-images {index.root}")
 
 
 def _progress(items, total: int, what: str):

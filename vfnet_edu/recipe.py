@@ -4,7 +4,7 @@ Every part names what it describes (``recipe.head.gamma``, ``recipe.optim.lr``),
 it (``recipe.backbone.build()``).  The rows of the results tables are in `vfnet_edu.recipes`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vfnet_edu.data.transforms import AugmentConfig
@@ -17,6 +17,7 @@ from vfnet_edu.models.heads.retinanet import RetinaNetConfig
 from vfnet_edu.models.heads.vfnet import VFNetConfig
 from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
 from vfnet_edu.postprocess import DetectConfig
+from vfnet_edu.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,21 @@ class Recipe:
     backbone_weights: str = "imagenet"  # downloaded; or "none", or a file with torchvision's key names
     seed: int = 0
     published: Published = Published()
+
+
+def at_size(recipe: Recipe, size: int) -> Recipe:
+    """A recipe for images that fit into a square of `size` pixels: their long side is that long, learned and tested.
+
+    A recipe that draws the size of training images still does: their long side stays in a range that keeps its ratio to
+    the test scale.
+
+    Raises:
+        UserError: smaller than 32 or larger than 4096 pixels.
+    """
+    if not 32 <= size <= 4096:
+        raise UserError(f"--size {size}: images have 32 to 4096 pixels a side", remedy="320 and 640 are usual")
+    usual, augment = min(recipe.data.test_scale), recipe.data.augment
+    low, high = (round(size * side / usual) for side in augment.short_side)
+    # Of two lengths from one range, the larger limits the long side: for no shape does it leave the range.
+    augment = replace(augment, long_side=(low, high), short_side=(low, high))
+    return replace(recipe, data=replace(recipe.data, augment=augment, test_scale=(size, size)))

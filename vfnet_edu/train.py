@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,12 +24,13 @@ from vfnet_edu.evaluation.judge import eval_record, judge
 from vfnet_edu.evaluation.scores import Outcome, Scores, coco_scores
 from vfnet_edu.losses import total
 from vfnet_edu.models.detector import Detector, build
-from vfnet_edu.recipe import Recipe
+from vfnet_edu.recipe import Recipe, at_size
 from vfnet_edu.runtime import config, devices
 from vfnet_edu.runtime.devices import PRECISION, Ranks
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
 from vfnet_edu.training import checkpoint, schedule
+from vfnet_edu.training.advice import what_is_lost
 from vfnet_edu.training.learner import Learner, make_learner
 from vfnet_edu.training.meter import Meter, Stop, read_losses
 from vfnet_edu.training.plan import Plan, Progress, make_plan
@@ -43,6 +44,8 @@ class Options:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     paths: Annotated[DataPaths, tyro.conf.arg(name="")] = DataPaths()
+    size: int = 0
+    """fit images into a square of so many pixels, in training and testing; 0: as the recipe says"""
     out: Path | None = None
     """run folder; by default runs/RECIPE"""
     resume: bool = False
@@ -72,6 +75,7 @@ def main(args: list[str]) -> None:
         Options, args=rest, default=Options(base), prog=f"python -m vfnet_edu.train {name}",
         description=__doc__, config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
+    options = replace(options, recipe=sized(options, base))
     if options.print:
         print(config.to_text(options.recipe, base))
         return
@@ -83,6 +87,21 @@ def main(args: list[str]) -> None:
                 train(options, base, ranks, run, stop)
     finally:
         devices.close()
+
+
+def sized(options: Options, base: Recipe) -> Recipe:
+    """The recipe of the options, at their `size`.
+
+    Raises:
+        UserError: lengths are given as well, or the size is out of range.
+    """
+    data, usual = options.recipe.data, base.data
+    if not options.size:
+        return options.recipe
+    lengths = [(d.augment.long_side, d.augment.short_side, d.test_scale) for d in (data, usual)]
+    if lengths[0] != lengths[1]:
+        raise UserError("--size and single lengths are given", remedy="leave out --size, or the others")
+    return at_size(options.recipe, options.size)
 
 
 def train(options: Options, base: Recipe, ranks: Ranks, run: RunFolder, stop: Stop) -> None:
@@ -218,6 +237,8 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")
+    if lost := what_is_lost(options.recipe, learn):
+        say(lost)
     if layout.val is None:
         say("no validation set: nothing will be evaluated; the last weights are kept")
         return learn, None

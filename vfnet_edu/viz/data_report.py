@@ -79,12 +79,13 @@ def _percent(part: int, whole: int) -> str:
 # ---- One page --------------------------------------------------------------------------------------------------------
 
 
-def as_html(report: Report, sound: dict[str, CocoIndex], photos: int = 6) -> str:
+def as_html(report: Report, sound: dict[str, CocoIndex], advice: str = "", photos: int = 6) -> str:
     """The report as one page that needs nothing else.
 
     Args:
         sound: for each split the images that can be used, as :func:`vfnet_edu.data.survey.check_dataset` returns them.
             No other file is opened: a link that leaves the data set could show any picture of this machine.
+        advice: what to do now, as text.
         photos: how many images of each split to show.
     """
     kind, verdict = ("good", "Nothing would stop training") if report.ok else ("error", "Training would stop")
@@ -94,6 +95,7 @@ def as_html(report: Report, sound: dict[str, CocoIndex], photos: int = 6) -> str
         page.tiles(_headline(report.splits)),
         "<h2>Findings</h2>",
         *(map(_finding, report.findings) if report.findings else [page.card("Nothing to report.")]),
+        *([page.card(f'<pre style="white-space: pre-wrap">{escape(advice.strip())}</pre>')] if advice else []),
     ]
     for name, split in report.splits.items():
         body += [f"<h2>{name}</h2>", page.grid(_numbers(split), kind="three")]
