@@ -4,8 +4,11 @@ python -m vfnet_edu.summary vfnet_r50_1x
 python -m vfnet_edu.summary vfnet_x101_64x4d_dcn_ms_2x --size 1333 800
 """
 
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
+from unittest.mock import patch
 
 import torch
 import tyro
@@ -58,10 +61,7 @@ def summarize(model: Detector, size: tuple[int, int]) -> list[Part]:
         model: on the meta device.
         size: (height, width) of the batch of one, multiples of 32.
     """
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
-    with torch.no_grad(), counter:
-        model.network(torch.empty(1, 3, *size, device="meta"))
-    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    counts = count_flops(lambda: model.network(torch.empty(1, 3, *size, device="meta")))
 
     parts = []
     for name in ("backbone", "neck", "head"):
@@ -75,6 +75,38 @@ def summarize(model: Detector, size: tuple[int, int]) -> list[Part]:
         rest = [getattr(whole, f) - sum(getattr(p, f) for p in inner) for f in NUMBERS]  # a head's star, its gains
         parts += [p for p in [*inner, Part(f"{name} itself" if inner else name, *rest)] if p.parameters or p.flops]
     return [*parts, Part("all", *(sum(getattr(p, f) for p in parts) for f in NUMBERS))]
+
+
+def count_flops(run: Callable[[], object]) -> dict[str, int]:
+    """FLOPs of what `run` computes: of each module by its name, and of all under "Global"."""
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
+    with torch.no_grad(), counter:
+        run()
+    return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+
+
+def kept_for_backward(run: Callable[[], object], known: Iterable[torch.Tensor] = ()) -> int:
+    """Bytes of the tensors that autograd keeps of what `run` computes: the activations (chapter 18).
+
+    The star is computed as on a GPU: by an engine that keeps its inputs, and no samples.
+
+    Args:
+        run: computes something and returns it, best on the meta device.
+        known: tensors that do not count, such as its weights and what it is given.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}  # two tensors may share a storage: it counts once
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    lean = patch.dict(os.environ, VFNET_EDU_STAR="torchvision")
+    with lean, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = run()
+    without = {tensor.untyped_storage()._cdata for tensor in known}
+    total = sum(storage.nbytes() for key, storage in kept.items() if key not in without)
+    del result
+    return total
 
 
 def _part(name: str, parameters: list[torch.Tensor], flops: int) -> Part:

@@ -14,6 +14,8 @@ WHAT = {
     "assign": "ATSS against its naive reference, by number of boxes",
     "speedrun": "the ladder of the fastest way to 59 AP on the embedded data set",
     "ranking": "which loss teaches a score to rank: frozen boxes, four losses, three seeds",
+    "deform": "does DCNv2 help the toy? one convolution deformed, three seeds and a control",
+    "interval": "how far an AP can be trusted: the bootstrap on 5,000 scenes, and 16 exams of 300",
     "losses": "focal against varifocal loss, head by head, on the embedded data set",
 }
 

@@ -16,6 +16,7 @@ from vfnet_edu.exercises import (
     chapter_12,
     chapter_13,
     chapter_14,
+    chapter_17,
     chapter_18,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "chapter_12",
     "chapter_13",
     "chapter_14",
+    "chapter_17",
     "chapter_18",
 ]

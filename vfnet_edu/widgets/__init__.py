@@ -26,6 +26,7 @@ _HOME = {  # explorer -> its module here
     "OwnSceneExplorer": "own_scene",
     "LaunchGridExplorer": "launch_grid",
     "TensorExplorer": "tensors",
+    "RecipeCalculator": "recipe_calculator",
     "TrainingPlanner": "planner",
 }
 

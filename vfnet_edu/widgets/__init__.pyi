@@ -14,6 +14,7 @@ from vfnet_edu.widgets.pyramid import PyramidExplorer as PyramidExplorer
 from vfnet_edu.widgets.ranked_list import RankedListExplorer as RankedListExplorer
 from vfnet_edu.widgets.ranking import RankingExplorer as RankingExplorer
 from vfnet_edu.widgets.receptive_field import ReceptiveFieldExplorer as ReceptiveFieldExplorer
+from vfnet_edu.widgets.recipe_calculator import RecipeCalculator as RecipeCalculator
 from vfnet_edu.widgets.refinement import RefinementExplorer as RefinementExplorer
 from vfnet_edu.widgets.star import StarExplorer as StarExplorer
 from vfnet_edu.widgets.tensors import TensorExplorer as TensorExplorer

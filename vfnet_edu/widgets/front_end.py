@@ -17,6 +17,8 @@ LIBRARIES = {  # what stands between common.js and the explorer
     "own_scene": ("vfnet", "scene", "switches", "average_precision"),
     "oracle": ("switches",),
     "ranked_list": ("average_precision",),
+    "planner": ("plan",),
+    "recipe_calculator": ("plan",),
 }
 
 
