@@ -1,6 +1,7 @@
 """Which tests are not `fast`: `pytest -m fast` runs all others, in less than a minute, on macOS and Windows too."""
 
 SECONDS = """
+    test_advice.py::test_a_run_remembers_its_size_and_where_its_data_came_from
     test_assigners.py::test_atss_is_the_naive_one_also_where_anchors_tie
     test_backbones.py::test_resnext_is_torchvisions
     test_bench_losses.py

@@ -1,5 +1,6 @@
 """A size for any recipe, what a small one loses, and the command that fits a data set: reasons and times."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -9,7 +10,7 @@ import pytest
 import torch
 from test_yolo import label, picture
 
-from vfnet_edu import check, recipes, train
+from vfnet_edu import check, evaluate, predict, recipes, train
 from vfnet_edu.data.annotations import read_split
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.paths import find_dataset
@@ -17,6 +18,7 @@ from vfnet_edu.data.transforms import AugmentConfig, augment, generator, resized
 from vfnet_edu.recipe import at_size
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.training import advice
+from vfnet_edu.weights import zoo
 
 CPU = torch.device("cpu")
 
@@ -94,6 +96,13 @@ def test_the_smallest_size_that_shows_the_objects(tmp_path, side, wanted):
     advised = advice.advise(photographs(tmp_path, side=side), None, CPU, measure=False)
     assert advised.options == ("vfnet_small", *wanted, "--optim.epochs", "100")
     assert "no GPU" in advised.reasons[0][1] and "100 in all: very few images" in advised.reasons[2][1]
+
+
+def test_photographs_larger_than_any_size(tmp_path):
+    index = photographs(tmp_path, side=0.06)
+    large = dataclasses.replace(index, widths=index.widths * 20, heights=index.heights * 20, xywh=index.xywh * 20)
+    advised = advice.advise(large, None, CPU, measure=False)
+    assert advised.options[1:3] == ("--size", "320") and "0 % at 4096" in advised.reasons[1][1]
 
 
 def test_enough_steps(tmp_path):
@@ -178,3 +187,24 @@ def test_a_broken_data_set_gets_no_advice(tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         check.main([str(tmp_path)])
     assert caught.value.code == Exit.DATA and "command to start from" not in capsys.readouterr().out
+
+
+def test_a_run_remembers_its_size_and_where_its_data_came_from(tmp_path, capsys, one_thread):
+    """A YOLO folder through train, evaluate and predict: the last two find the size in the checkpoint."""
+    photographs(tmp_path, size=(96, 64), side=0.3)
+    out = tmp_path / "run"
+    tiny = (
+        "--backbone.width 8 --neck.channels 32 --head.channels 32 --head.depth 1 --data.batch-size 4"
+        " --data.images-per-gpu 4 --data.workers 0 --optim.epochs 1 --optim.precision fp32 --device cpu --size 64"
+    ).split()
+    train.main([*tiny, "--data", str(tmp_path / "data.yaml"), "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "4 training images of 1 classes" in said and "1 validation images" in said
+    recipe, model = zoo.load(out)
+    assert recipe.data.test_scale == (64, 64) and recipe.data.augment.long_side == (64, 64)
+    assert model.classes == ("cat",)
+    with pytest.raises(UserError, match="data.test_scale"):
+        train.main([*tiny[:-2], "--data", str(tmp_path), "--out", str(out), "--resume"])
+    evaluate.main([str(out), "--data", str(tmp_path), "--workers", "0", "--device", "cpu"])
+    predict.main([str(out), str(tmp_path / "images/val/4.jpg"), "--out", str(tmp_path / "drawn"), "--device", "cpu"])
+    assert (tmp_path / "drawn/4.jpg").exists()

@@ -35,13 +35,12 @@ def photos(tmp_path_factory):
 
 
 def test_check_train_evaluate_predict(photos, tmp_path, capsys, one_thread):
-    check.main([str(photos), "--json", str(tmp_path / "check.json")])
+    check.main([str(photos), "--json", str(tmp_path / "check.json"), "--no-estimate"])
     assert json.loads((tmp_path / "check.json").read_text())
     run = tmp_path / "run"
     train.main(
-        f"--data {photos} --out {run} --data.augment.long-side 320 320 --data.augment.short-side 240 240"
-        " --data.test-scale 320 240 --data.batch-size 4 --data.images-per-gpu 4 --data.workers 0 --optim.epochs 3"
-        " --device cpu --log-every 1".split()
+        f"--data {photos} --out {run} --size 320 --data.batch-size 4 --data.images-per-gpu 4 --data.workers 0"
+        " --optim.epochs 3 --device cpu --log-every 1".split()
     )
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [r["loss"] for r in records if r["kind"] == "train"]

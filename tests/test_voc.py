@@ -90,7 +90,7 @@ def test_which_image_an_xml_is_about(tmp_path):
         sheet(tmp_path / f"annotations/{name}.xml", thing(), file=file)
     index = read(tmp_path)
     assert index.file_names == ("a.jpg", "b.png", "c.jpg", "d.png")
-    assert index.notes == ("1 images have no xml and are left out: b.jpg, ...",)
+    assert index.notes == ("images without an xml, and so left out: 1, as b.jpg",)
 
 
 def test_difficult_objects_and_parts(data):
@@ -98,7 +98,10 @@ def test_difficult_objects_and_parts(data):
     hard = thing("dog", more="<difficult>1</difficult>")
     sheet(data / "Annotations/a.xml", thing("cat", more=head + "<difficult>0</difficult>"), hard)
     index = read(data)
-    assert index.crowd.tolist() == [False, False, False, True] and "1 objects are marked difficult" in index.notes[0]
+    assert (
+        index.crowd.tolist() == [False, False, False, True]
+        and "difficult, neither learned nor missed (crowds, in COCO): 1" in index.notes[0]
+    )
     assert index.xywh[2].tolist() == [10, 15, 20, 30] and index.classes == ("cat", "dog")
     assert len(index.target(1)[0]) == 1
 
@@ -175,6 +178,12 @@ def test_a_class_only_in_val(data):
     assert "c.xml line 11: class 'Cat' occurs in no file of the training set (did you mean 'cat'?" in str(error)
     finding = check_dataset(find_dataset(data))[0].findings[0]
     assert finding.level == "error" and finding.split == "val"
+
+
+def test_a_name_in_two_spellings(data):
+    sheet(data / "Annotations/a.xml", thing("Cat"))
+    found = {finding.what: finding.examples for finding in check_dataset(find_dataset(data))[0].findings}
+    assert found["classes that differ only in upper and lower case"] == ("Cat", "cat")
 
 
 def test_boxes_without_area_are_named_by_their_line(data):

@@ -103,7 +103,8 @@ def _write_coco(layout: Layout, report: Report, folder: Path) -> None:
         if files and split in report.splits:
             index, path = read_split(files), folder / f"instances_{split}.json"
             write_coco(index, path)
-            print(f"wrote {path}; to use it: --{split}-json {path} --{split}-images {index.root}")
+            words = [f"--{split}-json", str(path), f"--{split}-images", str(index.root)]
+            print(f"wrote {path}; to use it: {shlex.join(words)}")
 
 
 def _progress(items, total: int, what: str):

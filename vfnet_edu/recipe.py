@@ -19,6 +19,8 @@ from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
 from vfnet_edu.postprocess import DetectConfig
 from vfnet_edu.runtime.errors import UserError
 
+LARGEST = 4096  # pixels a side that images are resized to
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -102,8 +104,8 @@ def at_size(recipe: Recipe, size: int) -> Recipe:
     Raises:
         UserError: smaller than 32 or larger than 4096 pixels.
     """
-    if not 32 <= size <= 4096:
-        raise UserError(f"--size {size}: images have 32 to 4096 pixels a side", remedy="320 and 640 are usual")
+    if not 32 <= size <= LARGEST:
+        raise UserError(f"--size {size}: images have 32 to {LARGEST} pixels a side", remedy="320 and 640 are usual")
     usual, augment = min(recipe.data.test_scale), recipe.data.augment
     low, high = (round(size * side / usual) for side in augment.short_side)
     # Of two lengths from one range, the larger limits the long side: for no shape does it leave the range.

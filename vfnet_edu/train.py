@@ -234,6 +234,8 @@ def open_data(options: Options, say: Callable[[str], None]) -> tuple[CocoIndex, 
     """
     layout = find_dataset(options.paths if options.paths != DataPaths() else recipes.default_data(options.recipe, say))
     train = read_split(layout.train)
+    for note in train.notes:
+        say(note)
     train.check_files(options.allow_outside_root)
     learn, dropped = train.for_training()
     say(f"{len(learn)} training images of {len(learn.classes)} classes; {dropped}")

@@ -1,1 +1,1 @@
-"""From a COCO json and a folder of photographs to batches: index, augmentation, loading, a report on what is wrong."""
+"""From annotations and a folder of photographs to batches: index, augmentation, loading, a report on what is wrong."""

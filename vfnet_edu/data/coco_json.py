@@ -35,6 +35,20 @@ def first_of(errors: Sequence[UserError]) -> UserError:
     return UserError(what, remedy=remedy, code=Exit.DATA, records=records)
 
 
+def read_text(file: Path) -> str:
+    """The text of a small file, UTF-8 with or without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise data_error(f"{file}: byte {error.start} is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise data_error(f"{file} cannot be read: {error.strerror}", "check the path and its permissions") from None
+
+
 def read_tables(path: Path) -> Tables:
     """Read a COCO json, plain or .gz.
 

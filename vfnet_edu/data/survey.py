@@ -6,7 +6,7 @@ garbage in the middle of one often decodes, to garbage.) No file is ever changed
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -217,6 +217,9 @@ def _about_objects(split: str, index: CocoIndex) -> list[Finding]:
         findings.append(Finding("warning", split, what, records))
     if len(set(index.classes)) < len(index.classes):
         findings.append(Finding("warning", split, "several categories have the same name", index.classes))
+    elif alike := [name for name, count in Counter(map(str.casefold, index.classes)).items() if count > 1]:
+        names = tuple(name for name in index.classes if name.casefold() in alike)
+        findings.append(Finding("warning", split, "classes that differ only in upper and lower case", names))
     return findings
 
 

@@ -21,7 +21,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.sax import parseString
 
 from vfnet_edu.data.coco import CocoIndex, Described, Marked, index_of
-from vfnet_edu.data.coco_json import data_error, first_of
+from vfnet_edu.data.coco_json import data_error, first_of, read_text
 from vfnet_edu.data.images import SUFFIXES, image_size
 from vfnet_edu.runtime.errors import UserError
 
@@ -170,8 +170,8 @@ def read_voc(files: VocFiles) -> CocoIndex:
     hard = sum(marked.crowd for image in images for marked in image.objects)
     left = sorted(photos.names - photos.taken.keys()) if files.source.is_dir() else []
     return index_of(files.source, files.images, list(enumerate(names, 1)), images, [
-        *([f"{hard} objects are marked difficult: neither learned nor missed (a crowd, in COCO)"] if hard else []),
-        *([f"{len(left)} images have no xml and are left out: {left[0]}, ..."] if left else []),
+        *([f"objects marked difficult, neither learned nor missed (crowds, in COCO): {hard}"] if hard else []),
+        *([f"images without an xml, and so left out: {len(left)}, as {left[0]}"] if left else []),
     ])  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def _read_all(source: Path, annotations: Path, errors: list[UserError]) -> dict[
 def _listed(source: Path, annotations: Path, errors: list[UserError]) -> list[Path]:
     """The xml files that a list of ImageSets/Main names, a line each: a name without its ending."""
     found = []
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_text(source).splitlines(), 1):
         if not (name := line.strip()):
             continue
         words = (name, name.split()[0])  # lists of single classes have a second column

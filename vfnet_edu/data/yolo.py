@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from vfnet_edu.data.coco import CocoIndex, Described, Marked, index_of
-from vfnet_edu.data.coco_json import data_error, first_of
+from vfnet_edu.data.coco_json import data_error, first_of, read_text
 from vfnet_edu.data.images import SUFFIXES, image_size
 from vfnet_edu.runtime.errors import UserError
 
@@ -56,7 +56,7 @@ def find_yolo(place: Path, split: str, images: Path | None = None) -> YoloFiles 
     if source is None:
         return None
     if source.name == "classes.txt":
-        names = [line.strip() for line in _text(source).splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(source).splitlines() if line.strip()]
         described: dict[str, Any] = {"names": names}
         usual = [place / "images" / name for name in FOLDERS[split]]
         folder = next((path for path in usual if path.is_dir()), place if split == "train" else None)
@@ -83,22 +83,13 @@ def _source(folder: Path) -> Path | None:
 
 
 def _is_description(file: Path) -> bool:
-    text = _text(file)
+    text = file.read_bytes().decode("utf-8", errors="replace")  # a yaml file can be about anything
     return all(re.search(rf"^{key}\s*:", text, re.MULTILINE) for key in ("names", "train"))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise data_error(f"{file}: byte {error.start} is not UTF-8 text", "save it as UTF-8") from None
-    except OSError as error:
-        raise data_error(f"{file} cannot be read: {error.strerror}", "check the path and its permissions") from None
 
 
 def _read_yaml(source: Path) -> dict[str, Any]:
     try:
-        described = yaml.safe_load(_text(source))
+        described = yaml.safe_load(read_text(source))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "nested too deeply"
         line = f" line {mark.line + 1}" if mark else ""
@@ -110,7 +101,7 @@ def _read_yaml(source: Path) -> dict[str, Any]:
 
 def _at(source: Path, key: str) -> str:
     """The place of a key of data.yaml, for messages."""
-    lines = _text(source).splitlines()
+    lines = read_text(source).splitlines()
     line = next((f" line {n}" for n, text in enumerate(lines, 1) if re.match(rf"['\"]?{key}['\"]?\s*:", text)), "")
     return f"{source}{line}: {key}"
 
@@ -214,8 +205,8 @@ def read_yolo(files: YoloFiles) -> CocoIndex:
         what = f"none of the {len(bare)} images of {files.entries[0]} has a label file"
         raise data_error(what, f"looked for {_mapped(bare[0])} and {bare[0].with_suffix('.txt')}")
     return index_of(files.source, files.root, [(number + 1, name) for number, name in files.names], images, [
-        *([f"{len(bare)} images have no label file, and so no object: {bare[0].name}, ..."] if bare else []),
-        *([f"{len(paths) - len(unique)} images are listed more than once"] if len(paths) > len(unique) else []),
+        *([f"images without a label file, and so without an object: {len(bare)}, as {bare[0].name}"] if bare else []),
+        *([f"images listed more than once: {len(paths) - len(unique)}"] if len(paths) > len(unique) else []),
         *_orphans(files.entries, unique),
     ])  # fmt: skip
 
@@ -226,7 +217,7 @@ def _images(entry: Path, root: Path, errors: list[UserError]) -> list[Path]:
         found = (path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES)
         return sorted(path for path in found if not path.name.startswith("."))
     images, home = [], Path(os.path.abspath(root))
-    for number, line in enumerate(_text(entry).splitlines(), 1):
+    for number, line in enumerate(read_text(entry).splitlines(), 1):
         if not (text := line.strip()):
             continue
         tries = [Path(os.path.abspath(folder / text)) for folder in (entry.parent, root)]
@@ -259,14 +250,14 @@ def _orphans(entries: Sequence[Path], images: list[Path]) -> list[str]:
     folders = {_mapped(path).parent for path in whole if _mapped(path).parent != path.parent}
     known = {_mapped(path) for path in images}
     lost = sorted(p for folder in folders for p in folder.glob("*.txt") if p not in known and p.name != "classes.txt")
-    return [f"{len(lost)} label files have no image and are left out: {lost[0].name}, ..."] if lost else []
+    return [f"label files without an image, and so left out: {len(lost)}, as {lost[0].name}"] if lost else []
 
 
 def _read_label(label: Path, size: tuple[int, int], files: YoloFiles, errors: list[UserError]) -> list[Marked]:
     """The objects of one label file; `errors` receives what is wrong."""
     height, width = size
     objects, known = [], dict(files.names)
-    for number, line in enumerate(_text(label).splitlines(), 1):
+    for number, line in enumerate(read_text(label).splitlines(), 1):
         if not (words := line.split()):
             continue
         try:

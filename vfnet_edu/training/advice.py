@@ -19,7 +19,7 @@ from vfnet_edu.data.transforms import resized_size
 from vfnet_edu.losses import total
 from vfnet_edu.models.detector import build
 from vfnet_edu.priors import ceil32
-from vfnet_edu.recipe import Recipe, at_size
+from vfnet_edu.recipe import LARGEST, Recipe, at_size
 from vfnet_edu.runtime.devices import PRECISION, Ranks
 from vfnet_edu.training.learner import Learner, make_learner
 
@@ -134,7 +134,9 @@ def _smaller(recipe: Recipe, index: CocoIndex) -> float:
 
 def _about_size(base: Recipe, recipe: Recipe, index: CocoIndex) -> str:
     height, width = _median_size(index)
-    rows = {max(r.data.test_scale): r for r in (base, recipe, at_size(recipe, ceil32(max(height, width))))}
+    rows = {
+        max(r.data.test_scale): r for r in (base, recipe, at_size(recipe, min(ceil32(max(height, width)), LARGEST)))
+    }
     shares = ", ".join(f"{_percent(_smaller(r, index))} at {size}" for size, r in sorted(rows.items()))
     few = float((cells(recipe, index) < CELLS).mean())
     return (
