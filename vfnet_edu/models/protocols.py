@@ -78,5 +78,8 @@ class Head(Protocol):
         ...
 
     def candidates(self, out: Any, image_sizes: list[tuple[int, int]]) -> Candidates:
-        """Scores (B, P, K) in [0, 1] and boxes (B, P, 4) of all priors, before any selection"""
+        """Scores (B, P, K) in [0, 1] and boxes (B, P, 4) of all priors, before any selection
+
+        Where all images have one size, a single one in `image_sizes` will do.
+        """
         ...

@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -28,7 +29,7 @@ def deformable_conv2d(
         bias: (C',).
 
     Source: Dai et al. 2017 (Deformable ConvNets), equation 2; Zhu et al. 2019 (v2), equation 1.  Samples are bilinear,
-    and 0 outside the map.
+    and 0 outside the map.  An exported program gets :func:`by_grid_sample`, made of standard operators.
     """
     # torchvision samples in one precision and has no bfloat16: leave autocast here, for at least float32
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -37,8 +38,34 @@ def deformable_conv2d(
     safe = offset.to(dtype).nan_to_num(nan=outside).clamp(-outside, outside)
     with _no_autocast(x):
         mask, bias = (None if t is None else t.to(dtype) for t in (mask, bias))
-        y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), bias, (stride, stride), padding=(1, 1), mask=mask)
+        if torch.compiler.is_exporting():
+            y = by_grid_sample(x.to(dtype), safe, weight.to(dtype), mask, stride, bias)
+        else:
+            y = deform_conv2d(x.to(dtype), safe, weight.to(dtype), bias, (stride, stride), padding=(1, 1), mask=mask)
     return y.masked_fill(offset.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
+
+
+def by_grid_sample(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None, stride: int = 1, bias: Tensor | None = None
+) -> Tensor:
+    """:func:`deformable_conv2d` in its plain form: nine maps of samples, then a 1x1 convolution over all of them.
+
+    No format of other programs has torchvision's operator, but all have this one.  It holds nine times the memory of
+    `x`; offsets have to be numbers.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = offset.shape[-2:]
+    taps = offset.new_tensor(GRID).view(9, 2, 1, 1)
+    moved = offset.reshape(batch, 9, 2, rows, columns) + taps  # (B, 9, 2, H', W') from the middle of the kernel
+    y = moved[:, :, 0] + torch.arange(rows, device=x.device, dtype=x.dtype)[:, None] * stride  # (B, 9, H', W') cells
+    x_ = moved[:, :, 1] + torch.arange(columns, device=x.device, dtype=x.dtype) * stride
+    grid = torch.stack([(2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1], -1)  # -1 .. 1 from border to border
+    grid = grid.reshape(batch, 9 * rows, columns, 2)
+    samples = F.grid_sample(x, grid, align_corners=False).reshape(batch, channels, 9, rows, columns)
+    if mask is not None:
+        samples = samples * mask[:, None]
+    samples = samples.reshape(batch, channels * 9, rows, columns)
+    return F.conv2d(samples, weight.flatten(1)[:, :, None, None], bias, groups=channels // weight.shape[1])
 
 
 def _no_autocast(x: Tensor):

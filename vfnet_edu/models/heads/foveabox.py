@@ -120,5 +120,9 @@ class FoveaBoxHead(nn.Module):
     # ------------------------------------------------------------------ answer
     def candidates(self, out: FoveaBoxOutput, image_sizes: list[tuple[int, int]]) -> Candidates:
         """The score alone ranks; boxes end at the last pixel, not at the border."""
-        boxes = [clip(b, (h - 1, w - 1)) for b, (h, w) in zip(out.boxes, image_sizes, strict=True)]
-        return Candidates(out.logits.sigmoid(), torch.stack(boxes), [h * w for h, w in out.level_shapes])
+        last = [(h - 1, w - 1) for h, w in image_sizes]
+        if len(last) == 1:  # one size for all: no loop over images, whose number an exported program does not know
+            boxes = clip(out.boxes, last[0])
+        else:
+            boxes = torch.stack([clip(b, size) for b, size in zip(out.boxes, last, strict=True)])
+        return Candidates(out.logits.sigmoid(), boxes, [h * w for h, w in out.level_shapes])

@@ -6,8 +6,8 @@ the four numbers: fewer reads, no offset tensor, and coordinates that stay float
 Four engines compute it and agree:
 
 =================  ==========================================================================================
-``reference``      the definition in plain PyTorch; any device and dtype, differentiable twice, exports
-``torchvision``    ``torchvision.ops.deform_conv2d`` with :func:`star_offsets`
+``reference``      the definition in plain PyTorch; any device and dtype, differentiable twice
+``torchvision``    ``torchvision.ops.deform_conv2d`` with :func:`star_offsets`; exports, as samples of a grid
 ``embedding_bag``  fast on a CPU
 ``triton``         fused kernel for NVIDIA GPUs from compute capability 8.0: all levels and branches in one launch
 =================  ==========================================================================================
@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import deform_conv2d
 
+from vfnet_edu.ops.dcn import deformable_conv2d
 from vfnet_edu.ops.star.embedding_bag import star_conv2d_pyramid_embedding_bag
 from vfnet_edu.ops.star.reference import star_conv2d_reference
 from vfnet_edu.runtime.errors import UserError
@@ -127,12 +127,8 @@ def star_offsets(ltrb: Tensor, stride: int) -> Tensor:
 
 
 def star_conv2d_torchvision(x: Tensor, ltrb: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See :func:`star_conv2d`. In at least float32: torchvision wants offsets of x's dtype, and has no bfloat16."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    outside = stride * 2.0**20  # pixels: farther than any cell
-    safe = ltrb.nan_to_num(nan=outside).clamp(-outside, outside)  # torchvision turns a NaN into an address and crashes
-    out = deform_conv2d(x.to(dtype), star_offsets(safe, stride).to(dtype), weight.to(dtype), padding=(1, 1))
-    return out.masked_fill(ltrb.isnan().any(1, keepdim=True), torch.nan).to(x.dtype)
+    """See :func:`star_conv2d`."""
+    return deformable_conv2d(x, star_offsets(ltrb, stride), weight)
 
 
 @torch.compiler.assume_constant_result  # a compiled model keeps the engine it was traced with
@@ -143,10 +139,10 @@ def choose_engine(device: torch.device, dtype: torch.dtype) -> str:
 
 @functools.cache
 def _choose_engine(device: torch.device, dtype: torch.dtype, exporting: bool, wanted: str) -> str:
-    if wanted:
+    if exporting:
+        engine, reason = "torchvision", "exported programs are made of standard operators"  # see ops/dcn.py
+    elif wanted:
         engine, reason = wanted, "VFNET_EDU_STAR"
-    elif exporting:
-        engine, reason = "reference", "exported programs are made of standard operators"
     elif device.type == "cpu":
         engine, reason = "embedding_bag", "CPU"
     elif device.type == "cuda":
@@ -186,6 +182,6 @@ def _check(branches: Sequence[Branch], ltrbs: Sequence[Tensor], strides: Sequenc
             if ltrb.shape != (batch, 4, height, width) or channels != shape[1]:
                 shapes = ", ".join(str(tuple(t.shape)) for t in (x, ltrb, weight))
                 raise ValueError(f"features (B, C, H, W), boxes (B, 4, H, W), weight (O, C, 3, 3) do not fit: {shapes}")
-            if {(t.dtype, t.device) for t in (x, weight)} != {(first.dtype, first.device)} or batch != len(first):
+            if {(t.dtype, t.device) for t in (x, weight)} != {(first.dtype, first.device)} or batch != first.shape[0]:
                 about = ", ".join(f"{t.dtype} {tuple(t.shape)} on {t.device}" for t in (first, x, weight))
                 raise ValueError(f"all levels and weights must have one batch size, dtype and device: {about}")
