@@ -33,13 +33,12 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "< bench.deform bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
     "widgets.front_end < widgets.detector widgets.pyramid widgets.box_pair widgets.receptive_field widgets.ranked_list "
     "widgets.point_targets widgets.atss widgets.imbalance widgets.loss widgets.ranking widgets.star widgets.refinement "
-    "widgets.launch_grid widgets.errors widgets.oracle widgets.trainer widgets.tensors widgets.planner < widgets.own_scene "
-    "widgets.recipe_calculator",
+    "widgets.launch_grid widgets.errors widgets.oracle widgets.trainer widgets.tensors widgets.planner "
+    "< widgets.own_scene widgets.nms widgets.recipe_calculator",
     "exercises.engine < exercises.chapter_00 exercises.chapter_01 exercises.chapter_02 exercises.chapter_03 "
-    "exercises.chapter_04 exercises.chapter_05 exercises.chapter_06 exercises.chapter_07 "
-    "exercises.chapter_08 exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 "
-    "exercises.chapter_12 exercises.chapter_13 exercises.chapter_14 exercises.chapter_16 exercises.chapter_17 "
-    "exercises.chapter_18",
+    "exercises.chapter_04 exercises.chapter_05 exercises.chapter_06 exercises.chapter_07 exercises.chapter_08 "
+    "exercises.chapter_09 exercises.chapter_10 exercises.chapter_11 exercises.chapter_12 exercises.chapter_13 "
+    "exercises.chapter_14 exercises.chapter_15 exercises.chapter_16 exercises.chapter_17 exercises.chapter_18",
     "bench.__main__",
     "__main__",
 ]

@@ -123,7 +123,10 @@ def best_pairs(scores: Tensor, factor: Tensor, level_sizes: list[int], config: D
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, config: DetectConfig) -> Detections:
-    """Class-wise suppression.  (N, 4), (N,), (N,) -> at most ``max_detections``, best first"""
+    """Class-wise suppression.  (N, 4), (N,), (N,) -> at most ``max_detections``, best first
+
+    Derived in chapter 15, with the trick of ``batched_nms``: one call for all classes.
+    """
     if config.nms == "hard":
         keep = batched_nms(boxes, scores, labels, config.nms_iou)[: config.max_detections]
         return Detections(boxes[keep], scores[keep], labels[keep])
@@ -143,6 +146,7 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """Soft-NMS: an overlapped box loses score, not its life.  (N, 4), (N,), (N,) -> scores (M,), indices (M,)
 
+    Derived in chapter 15.
     Source: Bodla et al. 2017.  linear: score * (1 - IoU) where IoU > threshold; gaussian: score * exp(-IoU^2 / sigma).
     Boxes of different classes do not see each other.  Both results are in the order in which boxes were taken.
     """

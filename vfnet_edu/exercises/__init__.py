@@ -16,6 +16,7 @@ from vfnet_edu.exercises import (
     chapter_12,
     chapter_13,
     chapter_14,
+    chapter_15,
     chapter_17,
     chapter_18,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "chapter_12",
     "chapter_13",
     "chapter_14",
+    "chapter_15",
     "chapter_17",
     "chapter_18",
 ]

@@ -24,6 +24,7 @@ _HOME = {  # explorer -> its module here
     "RefinementExplorer": "refinement",
     "OracleExplorer": "oracle",
     "OwnSceneExplorer": "own_scene",
+    "NmsExplorer": "nms",
     "LaunchGridExplorer": "launch_grid",
     "TensorExplorer": "tensors",
     "RecipeCalculator": "recipe_calculator",

@@ -6,6 +6,7 @@ from vfnet_edu.widgets.detector import DetectorExplorer as DetectorExplorer
 from vfnet_edu.widgets.imbalance import ImbalanceExplorer as ImbalanceExplorer
 from vfnet_edu.widgets.launch_grid import LaunchGridExplorer as LaunchGridExplorer
 from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
+from vfnet_edu.widgets.nms import NmsExplorer as NmsExplorer
 from vfnet_edu.widgets.oracle import OracleExplorer as OracleExplorer
 from vfnet_edu.widgets.own_scene import OwnSceneExplorer as OwnSceneExplorer
 from vfnet_edu.widgets.planner import TrainingPlanner as TrainingPlanner

@@ -16,6 +16,7 @@ LIBRARIES = {  # what stands between common.js and the explorer
     "detector": ("vfnet", "scene"),
     "own_scene": ("vfnet", "scene", "switches", "average_precision"),
     "oracle": ("switches",),
+    "nms": ("vfnet", "scene"),
     "ranked_list": ("average_precision",),
     "planner": ("plan",),
     "recipe_calculator": ("plan",),
