@@ -51,4 +51,40 @@ LOOK = """() => ({
   no_alt: [...document.images].filter(i => !i.alt.trim()).map(i => i.src),
   broken: [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
   anyhost: document.documentElement.dataset.anyhost ?? 'none',
+  pictures_of_it_all: document.querySelectorAll('figure.architecture').length,
+  here: document.querySelectorAll('figure.architecture.here, figure.architecture .part.here').length,
+  says_here: document.querySelector('figure.architecture figcaption')?.innerText ?? '',
 })"""
+
+PAPER = 660  # CSS pixels of A4 between the margins, at most
+PRINTED = """() => {
+  const shown = (e) => e.checkVisibility({visibilityProperty: true}) && e.getClientRects().length > 0;
+  const count = (selector) => [...document.querySelectorAll(selector)].filter(shown).length;
+  const narrow = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible';
+  const beyond = (e) => e.getBoundingClientRect().right > innerWidth + 1;
+  const article = document.querySelector('article') ?? document.body;
+  return {
+    around: count('.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-area, .bd-footer'),
+    controls: count('.anyhost :is(button, select, input), .copybtn, .headerlink'),
+    folds: count('details:not([open]), details.hide'),
+    panels: count('.anyhost .ve'),
+    told: [...document.querySelectorAll('.anyhost .ve')].map(e => getComputedStyle(e, '::after').content),
+    cut: [...article.querySelectorAll('pre, table, img, svg, .ve')].filter(shown).filter(
+      (e) => narrow(e) || beyond(e)).map((e) => e.outerHTML.slice(0, 90)),
+    theme: document.documentElement.dataset.theme,
+    text: article.innerText.length,
+  };
+}"""
+
+
+def print_as_seen(page) -> dict:
+    """What would stand on paper; afterwards the page is on its screen again."""
+    before = page.viewport_size
+    page.set_viewport_size({"width": PAPER, "height": 960})
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    found = page.evaluate(PRINTED)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    page.set_viewport_size(before)
+    return found

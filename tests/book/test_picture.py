@@ -55,8 +55,7 @@ def test_a_part_without_a_chapter_tells_its_file_alone(open_page):
     assert "models/layers.py" in says.inner_text() and says.locator("a").count() == 0
 
 
-def test_every_chapter_says_where_you_are(open_page, chapter):
-    figure = open_page(chapter)
-    assert figure.count() == 1
-    assert figure.locator(".part.here").count() or "here" in figure.get_attribute("class").split()
-    assert "you are here" in figure.locator("figcaption").inner_text().lower()
+def test_every_chapter_says_where_you_are(seen, chapter):
+    found = seen(chapter)
+    assert found["pictures_of_it_all"] == 1 and found["here"]
+    assert "you are here" in found["says_here"].lower()

@@ -1,8 +1,5 @@
 """Every page of the built book: no error, no request, readable by everybody, on a phone too, no dead link."""
 
-import functools
-import http.server
-import threading
 import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -62,24 +59,15 @@ def test_the_start_page_leads_on(site, browser):
     page.close()
 
 
-def test_over_http(site, browser):
+def test_over_http(served, browser):
     """A chapter from a web server: nothing that works only from files, or only from a server."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        origin = f"http://127.0.0.1:{server.server_port}/"
-        page = browser.new_page()
-        found = listen(page, origin)
-        page.goto(origin + CHAPTERS[0])
-        settle(page)
-        assert found == {"errors": [], "failed": [], "elsewhere": []}
-        assert page.evaluate("document.documentElement.dataset.anyhost") in ("ready", None)
-        page.close()
-        server.shutdown()
+    page = browser.new_page()
+    found = listen(page, served)
+    page.goto(served + CHAPTERS[0])
+    settle(page)
+    assert found == {"errors": [], "failed": [], "elsewhere": []}
+    assert page.evaluate("document.documentElement.dataset.anyhost") in ("ready", None)
+    page.close()
 
 
 def test_menus_on_a_phone(site, browser):
