@@ -13,6 +13,7 @@ WHAT = {
     "data": "images per second of the loader, by number of workers",
     "assign": "ATSS against its naive reference, by number of boxes",
     "speedrun": "the ladder of the fastest way to 59 AP on the embedded data set",
+    "errors": "what the star repairs: kinds of errors with it and without, three seeds",
     "ranking": "which loss teaches a score to rank: frozen boxes, four losses, three seeds",
     "deform": "does DCNv2 help the toy? one convolution deformed, three seeds and a control",
     "interval": "how far an AP can be trusted: the bootstrap on 5,000 scenes, and 16 exams of 300",

@@ -22,6 +22,7 @@ _HOME = {  # explorer -> its module here
     "TrainerExplorer": "trainer",
     "StarExplorer": "star",
     "RefinementExplorer": "refinement",
+    "ErrorExplorer": "errors",
     "OracleExplorer": "oracle",
     "OwnSceneExplorer": "own_scene",
     "NmsExplorer": "nms",

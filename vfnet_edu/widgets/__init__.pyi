@@ -3,6 +3,7 @@
 from vfnet_edu.widgets.atss import AtssExplorer as AtssExplorer
 from vfnet_edu.widgets.box_pair import BoxPairExplorer as BoxPairExplorer
 from vfnet_edu.widgets.detector import DetectorExplorer as DetectorExplorer
+from vfnet_edu.widgets.errors import ErrorExplorer as ErrorExplorer
 from vfnet_edu.widgets.imbalance import ImbalanceExplorer as ImbalanceExplorer
 from vfnet_edu.widgets.launch_grid import LaunchGridExplorer as LaunchGridExplorer
 from vfnet_edu.widgets.loss import LossExplorer as LossExplorer
