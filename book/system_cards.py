@@ -10,6 +10,7 @@ tests/test_system_cards.py compares the looks with the models and the marks with
 import inspect
 import json
 import textwrap
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -87,22 +88,32 @@ class Head(NamedTuple):
 def head_of(recipe: Recipe) -> Head:
     head = recipe.head
     if isinstance(head, VFNetConfig):
-        return Head("VFNet", True, "a point", "ATSS", "GIoU, twice", ("score", "box", "refined"))
+        return Head("VFNet", True, "a point", "ATSS", "GIoU for both boxes", ("score", "box", "refined"))
     if isinstance(head, ATSSConfig):
         place = f"square, {head.anchor_size:g} strides"
-        return Head("ATSS", True, place, "ATSS", "GIoU; centerness", ("score", "box", "centerness"))
+        return Head("ATSS", True, place, "ATSS", "GIoU for boxes, centerness", ("score", "box", "centerness"))
     if isinstance(head, RetinaNetConfig):
         n = len(head.anchor_sizes) * len(head.anchor_ratios)
         at_least = f"IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}{head.positive_iou:g}"
-        return Head("RetinaNet", False, f"{n} anchors", at_least, "L1", (f"{n} scores", f"{n} boxes"))
+        return Head("RetinaNet", False, f"{n} anchors", at_least, "L1 for boxes", (f"{n} scores", f"{n} boxes"))
     if isinstance(head, FoveaBoxConfig):
         return Head(
-            "FoveaBox", False, "a cell's centre", f"the middle {head.shrink:.0%}", "smooth L1", ("score", "box")
+            "FoveaBox",
+            False,
+            "a cell's centre",
+            f"the middle {head.shrink:.0%}",
+            "smooth L1 for boxes",
+            ("score", "box"),
         )
     assert isinstance(head, RepPointsConfig)
     at_least = f"IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}{head.positive_iou:g}"
     return Head(
-        "RepPoints", True, "a point", f"the nearest, then {at_least}", "smooth L1, twice", ("score", "box", "refined")
+        "RepPoints",
+        True,
+        "a point",
+        f"the nearest, then {at_least}",
+        "smooth L1 for both boxes",
+        ("score", "box", "refined"),
     )
 
 
@@ -194,7 +205,7 @@ def words(recipe: Recipe) -> dict[str, tuple[str, ...]]:
             f"positive: {says.learns}",
             f"gives {', '.join(says.outputs)}",
         ),
-        "loss": (f"{name} with alpha {alpha:g}, gamma {gamma:g}", f"boxes: {boxes}"),
+        "loss": (f"{name} with alpha {alpha:g}, gamma {gamma:g}", boxes),
         "images": (
             f"short side {span(short)}",
             f"long side {span(long)}",
@@ -391,7 +402,7 @@ def strips(recipe: Recipe) -> str:
     return "".join(
         (
             line(f"54 {loss - 4} 84 {loss - 4}", f"s-{name}"),
-            f'<text class="s-t" x="90" y="{loss}"><tspan class="s-b">{name}</tspan> for scores; {escape(boxes)}</text>',
+            text(90, loss, name, "s-b") + text(96 + 8 * len(name), loss, f"for scores, {boxes}"),
             rates(optim.epochs, optim.drop_at, recipe.swa.epochs, training),
             text(208, training, f"{epochs}, {gpus} × {each}"),
             range_of(short, images - 1) + range_of(long, images - 7),
@@ -541,9 +552,10 @@ def settings() -> dict:
     for name, leaves in rows.items():
         parts = {part: getattr(recipes.by_name(name), part) for part in ("backbone", "neck", "head")}
         leaves |= {part: type(value).__name__ for part, value in parts.items()}
+    order = [field.name for field in fields(Recipe)]
     keys = dict.fromkeys(["backbone", "neck", "head", *(key for leaves in rows.values() for key in leaves)])
     table = {}
-    for key in keys:
+    for key in sorted(keys, key=lambda key: order.index(key.split(".")[0])):
         values = [leaves.get(key) for leaves in rows.values()]
         if len(set(values)) > 1 and key not in ("name", "published.checkpoint", "published.drive"):
             table[key] = ["" if value is None else str(value) for value in values]
