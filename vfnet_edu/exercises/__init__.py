@@ -16,8 +16,8 @@ from vfnet_edu.exercises import (
     chapter_12,
     chapter_13,
     chapter_14,
-    chapter_16,
     chapter_15,
+    chapter_16,
     chapter_17,
     chapter_18,
 )
@@ -38,8 +38,8 @@ __all__ = [
     "chapter_12",
     "chapter_13",
     "chapter_14",
-    "chapter_16",
     "chapter_15",
+    "chapter_16",
     "chapter_17",
     "chapter_18",
 ]
