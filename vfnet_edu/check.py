@@ -57,12 +57,14 @@ def main(args: list[str]) -> None:
     layout = find_dataset(paths)
     report, sound = check_dataset(layout, options.workers, options.allow_outside_root, _progress)
     print(as_text(report))
-    fits = _advice(paths, sound, options.estimate) if report.ok else ""
-    print(fits)
+    command, reasons = _advice(paths, sound, options.estimate) if report.ok else ("", {})
+    if command:
+        print(_as_text(command, reasons))
     if options.json:
-        _save(options.json, json.dumps(dataclasses.asdict(report) | {"ok": report.ok, "advice": fits}, indent=1))
+        more = {"ok": report.ok, "command": command, "reasons": reasons}
+        _save(options.json, json.dumps(dataclasses.asdict(report) | more, indent=1))
     if options.html:
-        _save(options.html, as_html(report, sound, fits))
+        _save(options.html, as_html(report, sound, command, reasons))
     if options.write_coco:
         _write_coco(layout, report, options.write_coco)
     if not report.ok:
@@ -77,20 +79,23 @@ def _paths(options: Options) -> DataPaths:
     return dataclasses.replace(options.paths, data=options.folder or options.paths.data)
 
 
-def _advice(paths: DataPaths, sound: dict[str, CocoIndex], estimate: bool) -> str:
-    """The command that fits, for a person to copy, and its reasons."""
+def _advice(paths: DataPaths, sound: dict[str, CocoIndex], estimate: bool) -> tuple[str, dict[str, str]]:
+    """The command that fits, for a person to copy, and its reasons: what -> why."""
     device = devices.setup().device
     advice = advise(sound["train"].for_training()[0], sound.get("val"), device, estimate)
     named = {f"--{field.name.replace('_', '-')}": getattr(paths, field.name) for field in dataclasses.fields(paths)}
     data = [word for option, path in named.items() if path for word in (option, str(path))]
-    command = shlex.join(["python", "-m", "vfnet_edu.train", advice.options[0], *data, *advice.options[1:]])
-    width = max(len(what) for what, _ in advice.reasons)
-    indent = " " * (width + 4)
-    reasons = [
-        textwrap.fill(why, 110, initial_indent=f"  {what:<{width}}  ", subsequent_indent=indent)
-        for what, why in advice.reasons
+    words = ["python", "-m", "vfnet_edu.train", advice.options[0], *data, *advice.options[1:]]
+    return shlex.join(words), dict(advice.reasons)
+
+
+def _as_text(command: str, reasons: dict[str, str]) -> str:
+    width = max(map(len, reasons))
+    lines = [
+        textwrap.fill(why, 110, initial_indent=f"  {what:<{width}}  ", subsequent_indent=" " * (width + 4))
+        for what, why in reasons.items()
     ]
-    return "\n".join(["\nA command to start from:", "", f"  {command}", "", *reasons])
+    return "\n".join(["\nA command to start from:", "", f"  {command}", "", *lines])
 
 
 def _write_coco(layout: Layout, report: Report, folder: Path) -> None:

@@ -169,7 +169,8 @@ def _entry(source: Path, key: str, base: Path, value: object) -> Path:
     hint = next(
         (f"write {key}: {path.relative_to(home).as_posix()}, which exists" for path in near if path.exists()), ""
     )
-    raise data_error(f"{_at(source, key)}: {value} does not exist (nor does {texts[0]})", hint or option)
+    looked = "" if Path(value).is_absolute() else f" in {base}"
+    raise data_error(f"{_at(source, key)}: {value} does not exist{looked}", hint or option)
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------

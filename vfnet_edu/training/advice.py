@@ -96,7 +96,7 @@ def advise(train: CocoIndex, val: CocoIndex | None, device: torch.device, measur
     recipe, epochs = _long_enough(recipe, len(train))
     why = "with a GPU, the paper's smallest; it starts from ImageNet's weights, which are downloaded"
     if not gpu:
-        why = "PyTorch sees no GPU here; with one it would be vfnet_r50_1x, which is better, and far too slow without"
+        why = "PyTorch sees no GPU here; vfnet_r50_1x, the paper's smallest, needs one"
     reasons = [(base.name, why), ("size" if fits else f"--size {size}", _about_size(base, recipe, train))]
     if epochs:
         reasons.append((f"--optim.epochs {recipe.optim.epochs}", _about_epochs(recipe, len(train))))
@@ -140,9 +140,9 @@ def _about_size(base: Recipe, recipe: Recipe, index: CocoIndex) -> str:
     shares = ", ".join(f"{_percent(_smaller(r, index))} at {size}" for size, r in sorted(rows.items()))
     few = float((cells(recipe, index) < CELLS).mean())
     return (
-        f"the middle image is {width} x {height}; objects smaller than a cell of {recipe.head.strides[0]} pixels, which"
-        f" are hardly found: {shares}; time grows with the square. At {max(recipe.data.test_scale)}"
-        f" {_percent(1 - few)} have {CELLS:g} cells a side"
+        f"the median image is {width} x {height}; objects smaller than a cell of {recipe.head.strides[0]} pixels, which"
+        f" are hardly found: {shares}; time grows with the square; at {max(recipe.data.test_scale)},"
+        f" {_percent(1 - few)} have sides of {CELLS:g} cells or more"
     )
 
 

@@ -79,23 +79,31 @@ def _percent(part: int, whole: int) -> str:
 # ---- One page --------------------------------------------------------------------------------------------------------
 
 
-def as_html(report: Report, sound: dict[str, CocoIndex], advice: str = "", photos: int = 6) -> str:
+def as_html(
+    report: Report,
+    sound: dict[str, CocoIndex],
+    command: str = "",
+    reasons: Mapping[str, str] | None = None,
+    photos: int = 6,
+) -> str:
     """The report as one page that needs nothing else.
 
     Args:
         sound: for each split the images that can be used, as :func:`vfnet_edu.data.survey.check_dataset` returns them.
             No other file is opened: a link that leaves the data set could show any picture of this machine.
-        advice: what to do now, as text.
+        command: that fits the data.
+        reasons: for it: what -> why.
         photos: how many images of each split to show.
     """
     kind, verdict = ("good", "Nothing would stop training") if report.ok else ("error", "Training would stop")
+    sources = dict.fromkeys(split.json for split in report.splits.values())  # one data.yaml describes both splits
     body = [
-        *(f'<p class="soft"><code>{escape(split.json)}</code></p>' for split in report.splits.values()),
+        *(f'<p class="soft"><code>{escape(source)}</code></p>' for source in sources),
         page.card(verdict, kind=f"verdict {kind}"),
         page.tiles(_headline(report.splits)),
         "<h2>Findings</h2>",
         *(map(_finding, report.findings) if report.findings else [page.card("Nothing to report.")]),
-        *([page.card(f'<pre style="white-space: pre-wrap">{escape(advice.strip())}</pre>')] if advice else []),
+        *(_command(command, reasons or {}) if command else []),
     ]
     for name, split in report.splits.items():
         body += [f"<h2>{name}</h2>", page.grid(_numbers(split), kind="three")]
@@ -103,6 +111,10 @@ def as_html(report: Report, sound: dict[str, CocoIndex], advice: str = "", photo
     for name, index in sound.items():
         body += [f"<h2>Some images of {name}</h2>", page.grid(_photos(index, photos), kind="three")]
     return page.page("vfnet_edu check", "Data set report", body)
+
+
+def _command(command: str, reasons: Mapping[str, str]) -> list[str]:
+    return ["<h2>A command to start from</h2>", page.card(f"<pre>{escape(command)}</pre>", page.facts(reasons))]
 
 
 def _headline(splits: Mapping[str, Split]) -> dict[str, str]:
