@@ -23,6 +23,7 @@ SECONDS = """
     test_detector.py::test_images_of_any_size
     test_detector.py::test_outputs
     test_detector.py::test_training
+    test_export.py
     test_fold.py::test_answering_in_between_changes_no_step
     test_heads.py::test_overfits_two_pictures
     test_inference.py::test_a_compiled_network_serves_images_of_all_sizes

@@ -28,7 +28,8 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "< training.advice training.run",
     "inference",
     "evaluate predict",
-    "train check doctor convert summary < bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
+    "train check doctor convert export summary "
+    "< bench.star < bench.tune bench.model bench.data bench.assign bench.losses "
     "bench.errors bench.ranking bench.interval bench.speedrun bench.turns bench.synthetic bench.sizes "
     "< bench.deform bench.peer_detectors bench.peer_data bench.peer_operators < bench.rows < bench.peers",
     "widgets.front_end < widgets.detector widgets.pyramid widgets.box_pair widgets.receptive_field widgets.ranked_list "

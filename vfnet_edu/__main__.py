@@ -11,6 +11,7 @@ VERBS = {
     "predict": "detections of an image, a folder or a video",
     "check": "report on a data set before training",
     "convert": "the authors' and mmdetection's checkpoints into ours, and back",
+    "export": "a checkpoint into a file for onnxruntime and others",
     "summary": "parameters and FLOPs of a recipe, part by part",
     "bench": "measure star engines, models, data loading",
     "doctor": "versions, devices, and a five-second self-test",
