@@ -33,6 +33,8 @@ EMPTY_REPEATED = """() => {
   }
 }"""
 
+FOLLOWED = "scheme => [undefined, scheme].includes(document.documentElement.dataset.theme)"  # undefined: the redirect
+
 
 def pytest_generate_tests(metafunc):
     """`page`: every page of the book. `chapter`: the executed ones."""
@@ -108,6 +110,7 @@ def seen(site, browser):
         page.evaluate(EMPTY_REPEATED)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.wait_for_function(FOLLOWED, arg=scheme)  # a busy machine takes more than a moment
             page.wait_for_timeout(300)  # colours fade
             found["theme"][scheme] = page.evaluate("document.documentElement.dataset.theme")
             found["axe"][scheme] = axe(COLOURS)
