@@ -48,10 +48,10 @@ function bars(model, stops) {
   const detectors = model.get("detectors");
   const root = html("div", { role: "group", "aria-label": "Kinds of errors", style: "flex:1 1 270px;max-width:380px" });
   const buttons = detectors[0].kinds.map(({ kind }) => {
-    const name = html("span", { style: "flex:0 0 84px" }, kind);
+    const name = html("span", { style: "flex:0 0 88px" }, kind);
     const bar = html("span", { style: "display:block;height:16px;background:var(--ve-blue);border-radius:2px" });
     const track = html("span", { style: "flex:1 1 auto" }, bar);
-    const gain = html("span", { style: "flex:0 0 44px;text-align:right;font-weight:600" });
+    const gain = html("span", { style: "flex:0 0 50px;text-align:right;font-weight:600;white-space:nowrap" });
     const style = `${BUTTON}display:flex;gap:6px;align-items:center;width:100%;min-height:36px;padding:3px 8px;margin:3px 0`;
     const button = html("button", { type: "button", style }, name, track, gain);
     button.addEventListener("click", () => {
@@ -124,7 +124,7 @@ function gallery(model, stops) {
         }),
       );
     }
-    [...root.children].forEach((button, n) => pressed(button, n + 1 === rank));
+    [...root.children].forEach((button, n) => pressed(button, n + 1 === clamp(rank, 1, crops.length)));
   };
   stops.push(follow(model, STATE, draw));
   const key = html("div", { style: "color:var(--ve-soft)" }, "solid, yellow: predicted; dashed, blue: true");
