@@ -3,6 +3,8 @@
 import base64
 import io
 import itertools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from javascript import in_node
 from PIL import Image
 from test_errors import BOX, CAT, DOG, FAR, LOOSE, found, index
 
+from vfnet_edu import recipes
+from vfnet_edu.bench import errors
 from vfnet_edu.evaluation.errors import KINDS, RIGHT, name_errors, split_errors
 from vfnet_edu.exercises import chapter_16
 
@@ -53,6 +57,18 @@ def test_gains_and_their_sum():
     for row in itertools.product(("right", "duplicate", "background"), repeat=4):
         first, second, both = chapter_16.gains.reference(list(row), 4)
         assert both >= first >= 0 and both >= second >= 0
+
+
+def test_the_recorded_trial_is_two_heads_with_three_seeds():
+    record = json.loads(errors.RECORDED.read_text(encoding="utf-8"))
+    rows = {(row["variant"], row["seed"]): row for row in record["rows"]}
+    assert set(rows) == set(itertools.product(errors.VARIANTS, range(3))) and len(rows) == len(record["rows"])
+    for row in rows.values():
+        assert set(row["gains"]) == set(row["counts"]) == set(KINDS)
+        assert 0 < sum(row["gains"].values()) < 100 - row["AP50"] < 100
+    star, none = (errors.short(name, 1, record["epochs"]) for name in errors.VARIANTS)
+    assert replace(star, head=none.head) == none  # nothing but the head differs
+    assert star.head == recipes.vfnet_tiny().head and not none.head.star and not none.head.refine
 
 
 # ------------------------------------------------------------------ the explorer
