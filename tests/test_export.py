@@ -107,7 +107,7 @@ def test_a_program_of_torch_export(tiny, program, monkeypatch, tmp_path):
     assert verdict["agrees"] and verdict["scores"] < 1e-5
     (tmp_path / "tiny.pt2").write_bytes(content)
     extra = {export.ABOUT: ""}
-    detector = torch.export.load(tmp_path / "tiny.pt2", extra_files=extra).module()
+    detector = torch.export.load(tmp_path / "tiny.pt2", extra_files=extra).module(check_guards=False)
     assert json.loads(json.loads(extra[export.ABOUT])["classes"]) == list(tiny.classes)
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)  # a batch of one, smaller than any that was tried
     scores, boxes = detector(image)

@@ -28,7 +28,7 @@ from torch.fx.experimental import _config
 from vfnet_edu.boxes import clip
 from vfnet_edu.models.detector import MEAN, STD, Detector, evaluating
 from vfnet_edu.models.fold import fold_norms
-from vfnet_edu.models.heads.atss import ATSSConfig
+from vfnet_edu.postprocess import Candidates
 from vfnet_edu.runtime.config import to_dict
 from vfnet_edu.runtime.errors import Exit, UserError, cli
 from vfnet_edu.runtime.files import write_atomically
@@ -116,10 +116,12 @@ class Exportable(nn.Module):
         model, (h, w) = self.model, images.shape[-2:]
         batch = F.pad((images - model.mean) / model.std, (0, -w % 32, 0, -h % 32))  # (B, 3, H, W)
         found = model.head.candidates(model.network(batch), [(h, w)])
-        scores = found.scores
-        if found.factor is not None:  # the threshold looks at the score before the factor (postprocess.py)
-            scores = torch.where(scores > model.recipe.detect.min_score, scores * found.factor[..., None], 0.0)
-        return scores.float(), clip(found.boxes.float(), (h, w))
+        return _ranking(found), clip(found.boxes.float(), (h, w))
+
+
+def _ranking(found: Candidates) -> Tensor:
+    """The scores that detections are ranked by, (B, P, K) float32: with ATSS, centerness is multiplied in."""
+    return (found.scores if found.factor is None else found.scores * found.factor[..., None]).float()
 
 
 def trace(model: Detector) -> ExportedProgram:
@@ -179,7 +181,8 @@ class _Pt2:
 def runner(content: bytes):
     """A function images (B, 3, h, w) -> (scores, boxes) that runs the content of an exported file, as a user would."""
     if content[:2] == b"PK":  # a .pt2 is a zip archive
-        return torch.export.load(io.BytesIO(content)).module()
+        # its guards tell the sizes it was traced with from others, and some refuse the smallest images without need
+        return torch.export.load(io.BytesIO(content)).module(check_guards=False)
     import onnxruntime  # an extra
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -201,7 +204,7 @@ def metadata(model: Detector, verdict: dict[str, Any]) -> dict[str, str]:
         "padding_divisor": 32,
     }
     after = {
-        "min_score": 0.0 if isinstance(recipe.head, ATSSConfig) else recipe.detect.min_score,
+        "min_score": recipe.detect.min_score,
         "nms": recipe.detect.nms,
         "nms_iou": recipe.detect.nms_iou,
         "max_detections": recipe.detect.max_detections,
@@ -224,9 +227,7 @@ def verify(model: Detector, content: bytes) -> dict[str, Any]:
         images = torch.randint(0, 256, (size[0], 3, *size[1:]), dtype=torch.uint8, generator=generator)
         with evaluating(model):
             found = model.candidates(model.raw(list(images)), list(images))
-            scores, boxes = found.scores, clip(found.boxes, size[1:])
-            if found.factor is not None:
-                scores = scores * found.factor[..., None] * (scores > model.recipe.detect.min_score)
+            scores, boxes = _ranking(found), clip(found.boxes, size[1:])
             with torch.no_grad():
                 theirs = run(images)
             apart.append([_apart(a, b) for a, b in zip((scores, boxes), theirs, strict=True)])
