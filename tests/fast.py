@@ -18,6 +18,7 @@ SECONDS = """
     test_chapter_10.py::test_the_command
     test_chapter_13.py::test_kernels
     test_chapter_14.py::test_outputs_losses_gradients
+    test_chapter_17.py
     test_coco.py::test_outlines_do_not_fill_the_memory
     test_detector.py::test_features
     test_detector.py::test_images_of_any_size

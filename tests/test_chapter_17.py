@@ -1,5 +1,6 @@
 """Chapter 17: the recipe calculator counts what the package counts, plans what training does, and invents no AP."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import traitlets
 from javascript import in_node
 
 from vfnet_edu import recipes
+from vfnet_edu.bench import deform, interval
 from vfnet_edu.models.detector import build
 from vfnet_edu.models.heads.vfnet import VFNetConfig
 from vfnet_edu.models.necks import FPNConfig, PAFPNConfig
@@ -142,3 +144,25 @@ def test_counting_is_of_what_runs():
     assert kept_for_backward(lambda: layer(image), [image, *layer.parameters()]) == 0
     with torch.no_grad():
         assert kept_for_backward(lambda: layer(image)) == 0
+
+
+def test_what_was_recorded_is_what_the_commands_write(tmp_path, capsys):
+    """Both measurements, on a handful of scenes: the same keys as in the files that the chapter reads."""
+    few, written = ["--scenes", "8", "--exam", "3", "--draws", "20"], tmp_path / "interval.json"
+    interval.main([*few, "--json", str(written)])
+    made, recorded = (json.loads(path.read_text("utf-8")) for path in (written, interval.RECORDED))
+    assert made.keys() == recorded.keys() and made["rows"].keys() == recorded["rows"].keys()
+    gap = made["rows"]["difference"]
+    assert len(gap["exams"]) == 2 and gap.keys() == recorded["rows"]["difference"].keys()
+    first, second = (made["rows"][name]["AP"] for name in made["models"])
+    assert gap["AP"] == pytest.approx(second - first, abs=2e-3)
+
+    few, written = ["--seeds", "0", "--rates", "0", "1", "--steps", "20", "--batch", "2"], tmp_path / "deform.json"
+    deform.main([*few, "--lessons", "4", "--exams", "4", "--json", str(written)])
+    made, recorded = (json.loads(path.read_text("utf-8")) for path in (written, deform.RECORDED))
+    assert made.keys() == recorded.keys()
+    assert all(row.keys() == recorded["rows"][0].keys() for row in made["rows"])
+    plain, moved = made["rows"]
+    assert plain["moved"] == 0 < moved["moved"] and plain["mask"] == 1
+    assert {(row["seed"], row["rate"]) for row in recorded["rows"]} == {(s, r) for s in range(3) for r in (0, 0.1, 1)}
+    assert "seed  rate" in capsys.readouterr().out
