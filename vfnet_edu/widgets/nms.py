@@ -10,7 +10,7 @@ from vfnet_edu.viz.drawing import render
 from vfnet_edu.widgets.detector import GROUNDS, Item, compose, eight_bits, travelling
 from vfnet_edu.widgets.front_end import STYLE, data_url, script
 
-# Two objects whose true boxes overlap by 0.62: the network finds both, and the suppression takes one away.
+# Two objects whose true boxes overlap by a little more than 0.6: the network finds both, NMS takes one away.
 GROUND = GROUNDS.index("linen")
 CRESCENTS = [Item(CLASSES.index("crescent"), 62, 64, 0, 1.4, 0), Item(CLASSES.index("crescent"), 62, 74, 0, 1.2, 1)]
 
