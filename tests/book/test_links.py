@@ -76,6 +76,6 @@ def test_style_sheets_and_the_search_index(site):
             if not parts.scheme and parts.path and not (sheet.parent / unquote(parts.path)).is_file():
                 missing.append(f"{sheet.name}: {target}")
     index = (site / "searchindex.js").read_text(encoding="utf-8")
-    names = re.search(r'"?docnames"?:\s*\[([^\]]*)\]', index)[1]
+    (names,) = re.findall(r'"?docnames"?:\s*\[([^\]]*)\]', index)
     missing += [name for name in re.findall(r'"([^"]+)"', names) if not (site / f"{name}.html").is_file()]
     assert names and missing == []

@@ -24,7 +24,7 @@ def actions(text: str) -> dict[str, str]:
 
 def test_it_builds_as_a_reader_does(book):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"<!-- book -->\s*```bash\n(.+?)\n```", readme, re.DOTALL)[1]
+    (command,) = re.findall(r"<!-- book -->\s*```bash\n(.+?)\n```", readme, re.DOTALL)
     steps = book["jobs"]["build"]["steps"]
     assert [s["run"] for s in steps if "run" in s] == [command]
     assert [s["with"]["path"] for s in steps if "upload-pages-artifact" in s.get("uses", "")] == ["book/_build/html"]
