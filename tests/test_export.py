@@ -1,11 +1,14 @@
 """Exported files: every system in its plain form, files beside their detectors, and the book's script without torch."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,16 +104,18 @@ def test_files(name, to):
     assert verdict["agrees"], verdict
 
 
-def test_a_program_of_torch_export(tiny, program, monkeypatch, tmp_path):
+def test_a_program_of_torch_export(tiny, program, monkeypatch):
+    loaded, load = [], export.runner  # loading takes long: once is enough
     monkeypatch.setattr(export, "trace", lambda model: program)
+    monkeypatch.setattr(export, "runner", lambda content: loaded.append(load(content)) or loaded[0])
     content, verdict = export.export(tiny, "pt2")
     assert verdict["agrees"] and verdict["scores"] < 1e-5
-    (tmp_path / "tiny.pt2").write_bytes(content)
-    extra = {export.ABOUT: ""}
-    detector = torch.export.load(tmp_path / "tiny.pt2", extra_files=extra).module(check_guards=False)
-    assert json.loads(json.loads(extra[export.ABOUT])["classes"]) == list(tiny.classes)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (name,) = (name for name in archive.namelist() if export.ABOUT in name)
+        about = json.loads(archive.read(name))
+    assert json.loads(about["classes"]) == list(tiny.classes) and json.loads(about["verified"])["agrees"]
     image = torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8)  # a batch of one, smaller than any that was tried
-    scores, boxes = detector(image)
+    scores, boxes = loaded[0](image)
     raw = tiny.candidates(tiny.raw(list(image)), list(image))
     torch.testing.assert_close(scores, raw.scores, rtol=0, atol=1e-4)
     assert boxes.min() >= 0 and boxes[..., 2].max() <= 47 and boxes[..., 3].max() <= 33
@@ -168,16 +173,17 @@ def test_the_script_refuses_other_files(script, tmp_path):
 
 
 # ------------------------------------------------------------------ what may go wrong
-def test_a_file_that_disagrees_is_refused(tiny, program, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(export, "trace", lambda model: program)
+def test_a_file_that_disagrees_is_refused(tiny, monkeypatch, tmp_path, capsys):
     other = build(tiny.recipe, tiny.classes).eval()  # fresh weights
-    monkeypatch.setattr(export.ours, "load_file", lambda file: (other.recipe, other))
+    monkeypatch.setattr(export, "trace", lambda model: None)
+    monkeypatch.setattr(export, "_Pt2", lambda program: SimpleNamespace(content=lambda about: b"what disagrees"))
+    monkeypatch.setattr(export, "runner", lambda content: export.Exportable(other))
     out = tmp_path / "tiny.pt2"
     with pytest.raises(UserError, match="not exported: does not agree with PyTorch.*--force") as error:
         export.main(["vfnet_tiny", "--to", "pt2", "--out", str(out)])
     assert error.value.code == Exit.DIVERGED and not list(tmp_path.iterdir())
     export.main(["vfnet_tiny", "--to", "pt2", "--out", str(out), "--force"])
-    assert out.exists() and "does not agree" in capsys.readouterr().out
+    assert out.read_bytes() == b"what disagrees" and "does not agree" in capsys.readouterr().out
 
 
 def test_numbers_that_are_none_disagree(tiny, monkeypatch):
