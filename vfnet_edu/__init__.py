@@ -12,7 +12,7 @@ Names are imported when they are first used: `python -m vfnet_edu.doctor` must s
 
 import importlib
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {  # public name -> the module it lives in
     "build": "models.detector",
