@@ -1,6 +1,6 @@
 """What is wrong with a set of detections?  Every false one gets one reason, and each reason is fixed to see its worth.
 
-Derived in chapter 16.  Source: TIDE (Bolya, Foley, Hays, Hoffman, ECCV 2020, arXiv 2008.08121), section 2, with the
+Derived in chapter 16.  Source: TIDE (Bolya, Foley, Hays, Hoffman, ECCV 2020, arXiv 2008.08115), section 2, with the
 thresholds and the order of tests of the published tool.  Three details follow COCO instead, so that AP50 is the number
 of :mod:`vfnet_edu.evaluation.scores`: 100 detections count per image *and class*, of two objects with one IoU the later
 is taken, and a class without objects has no AP.
