@@ -397,7 +397,7 @@ threshold = Exercise(
             "The highest score that is wrong is one more candidate. Try each score as the threshold and measure F1.",
         ),
     ],
-    right="It belongs to this list. Another model, other scenes or a dearer mistake give another one.",
+    right="It belongs to this list. Another model, other scenes or a costlier mistake give another one.",
     hint="For each score t: shown are the boxes with a score of at least t; F1 = 2 right / (shown + objects).",
     describe=lambda case: f"scores {case[0].tolist()}, hits {case[1].int().tolist()}, {case[2]} objects",
 )
