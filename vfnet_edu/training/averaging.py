@@ -1,8 +1,9 @@
 """Stochastic weight averaging: some more epochs at a high rate, and the mean of the weights that they end with.
 
-Source: Zhang et al. 2020 (SWA object detection): start from the best weights of the ordinary run, with a new optimizer;
-within each epoch the rate falls along a cosine; at its end, where the rate is lowest, the weights join an equal mean.
-BatchNorm statistics are frozen in these rows, so nothing needs to be recomputed for the mean.
+Source: Izmailov et al. 2018; for detectors Zhang et al. 2020 (SWA object detection): start from the best weights of
+the ordinary run, with a new optimizer; within each epoch the rate falls along a cosine; at its end, where the rate is
+lowest, the weights join an equal mean. BatchNorm statistics are frozen in these rows, so nothing needs to be
+recomputed for the mean.
 """
 
 import math
