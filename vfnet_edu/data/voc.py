@@ -2,11 +2,12 @@
 
 Known layouts: VOC's own (``Annotations/``, ``JPEGImages/``, ``ImageSets/Main/train.txt``), the same without lists or
 with other names for the folders, and images with their xml beside them (``train/``, ``valid/``; Roboflow, labelImg).
-Format: Everingham and Winn, "The PASCAL Visual Object Classes Challenge 2012 Development Kit". Pixels are counted from
-1 and `xmax` is inside of the box, so a box spans xmin - 1 to xmax. (Tools that count from 0, as labelImg does, write
-the same tags: their boxes come out one pixel too large at the left and upper side.) An object marked difficult is
-neither learned nor missed: it becomes what COCO calls a crowd. So a detection counts neither way if half of it lies
-there, where VOC's own tool asks for an IoU of 0.5.
+Of the lists train.txt and val.txt are taken; only where there is no train.txt, trainval.txt and test.txt, as results
+on VOC 2007 are usually reported. Format: Everingham and Winn, "The PASCAL Visual Object Classes Challenge 2012
+Development Kit". Pixels are counted from 1 and `xmax` is inside of the box, so a box spans xmin - 1 to xmax. (Tools
+that count from 0, as labelImg does, write the same tags: their boxes come out one pixel too large at the left and
+upper side.) An object marked difficult is neither learned nor missed: it becomes what COCO calls a crowd. So a
+detection counts neither way if half of it lies there, where VOC's own tool asks for an IoU of 0.5.
 
 The classes are those of the training set, sorted by name; a file from a stranger can do no harm (defusedxml).
 """
