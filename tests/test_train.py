@@ -376,6 +376,13 @@ def test_other_classes_start_their_last_layers_anew(data, straight, tmp_path, ca
     assert zoo.load(tmp_path / "run")[0].head.classes == 3
 
 
+def test_the_log_says_which_backbone_weights_it_starts_from(data, straight, tmp_path, capsys):
+    file, backbone = tmp_path / "backbone.pth", zoo.load(straight[0])[1].get_submodule("backbone").state_dict()
+    torch.save(backbone, file)
+    run(data, tmp_path / "run", "--backbone-weights", file, "--max-steps", "1")
+    assert f"backbone: {len(backbone)} tensors of {file}, in pytorch style\n" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------ several processes
 def test_two_processes(data, tmp_path):
     """torchrun and gloo, where one rank sees no box at all: nobody waits for ever, both hold the same weights."""

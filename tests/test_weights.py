@@ -253,6 +253,22 @@ def test_what_their_files_hold_beside_weights(tmp_path, monkeypatch):
         read_mmdet(tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_second_set_of_an_ema_hook(rows, tmp_path, caplog, prefix):
+    """Version 2 writes the averages under the usual names, and what was trained as `ema_backbone_...`."""
+    state, path = to_mmdet(build(rows["small_atss"], CLASSES).state_dict()), tmp_path / "ema.pth"
+    second = {f"ema_{k.replace('.', '_')}": v + 1 for k, v in state.items()}
+    assert "ema_backbone_conv1_weight" in second and "ema_bbox_head_scales_0_scale" in second
+    torch.save({"state_dict": {prefix + k: v for k, v in (state | second).items()}}, path)
+    model, _ = load_mmdet(path)
+    assert same(to_mmdet(model.state_dict()), state)
+    assert f"{path}: {len(second)} keys of an EMA hook (ema_backbone_...) dropped" in caplog.text
+
+    torch.save(state | {"ema_backbone_conv9_weight": torch.zeros(1)}, path)  # of no weight that is there
+    with pytest.raises(UserError, match="ema_backbone_conv9_weight"):
+        load_mmdet(path)
+
+
 def test_convert(rows, tmp_path, capsys):
     model = build(rows["small_vfnet"], CLASSES)
     path = tmp_path / "epoch_24.pth"
@@ -295,6 +311,21 @@ def test_convert_of_another_architecture(rows, tmp_path):
         convert.main([str(path), "--recipe", "no_such_recipe"])
 
 
+def test_the_nearest_recipe_has_the_same_head(rows, tmp_path, monkeypatch):
+    """Though another one has fewer keys that differ: those of a deeper backbone are many."""
+    deep = replace(rows["small_vfnet"].backbone, blocks=(3, 3, 3, 3))
+    rows["small_deep"] = replace(rows["small_vfnet"], name="small_deep", backbone=deep)
+    monkeypatch.setattr(recipes, "small_deep", lambda: rows["small_deep"], raising=False)
+    path = tmp_path / "deep.pth"
+    for name in ("retinanet", "atss", "foveabox"):
+        torch.save(to_mmdet(build(replace(rows[f"small_{name}"], backbone=deep), CLASSES).state_dict()), path)
+        with pytest.raises(UserError) as error:
+            convert.main([str(path)])
+        text = refused(error)
+        assert f"nearest recipe small_{name}: keys unexpected (" in text and "backbone.layer1.1" in text
+        assert "head." not in text and "missing" not in text
+
+
 @pytest.mark.parametrize("name", ["vfnet", "retinanet"])
 def test_classes_of_a_file_that_does_not_name_them(rows, tmp_path, name):
     recipe, path = rows[f"small_{name}"], tmp_path / "bare.pth"
@@ -321,7 +352,8 @@ test_pipeline = [
 ]
 model = dict(
     type='{model}',
-    backbone=dict(type='ResNet', depth=50, frozen_stages=-1, style='{style}', norm_cfg=dict(type='BN')),
+    backbone=dict(type='ResNet', depth=50, frozen_stages=-1, style='{style}', norm_cfg=dict(type='BN'),
+        norm_eval={norm_eval}),
     bbox_head=dict(type='{head}', bbox_coder=dict(target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])),
     test_cfg=dict({{'nms.type': 'nms', 'pattern': '\\d+'}}))
 optimizer = dict(type='SGD', lr=0.02 / 4, paramwise_cfg=dict(custom_keys={{'backbone': dict(lr_mult=0.1)}}))
@@ -333,7 +365,7 @@ TYPES = {"retinanet": ("RetinaNet", "RetinaHead"), "atss": ("ATSS", "ATSSHead"),
 
 def config_text(name, **changes):
     model, head = TYPES[name]
-    return CONFIG.format(**{"model": model, "head": head, **USUAL, **changes})
+    return CONFIG.format(**{"model": model, "head": head, "norm_eval": True, **USUAL, **changes})
 
 
 def theirs_with(path, recipe, meta, **beside):
@@ -356,6 +388,7 @@ def test_a_config_that_agrees_is_no_obstacle(rows, tmp_path, name):
         ("retinanet", CAFFE, ["style='caffe', not 'pytorch'", "BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1"]),
         ("retinanet", {"style": "caffe"}, ["its backbone has style='caffe'"]),
         ("vfnet", {**CAFFE, "style": "pytorch"}, ["image normalisation is BGR", "not RGB, mean [123.675, 116.28"]),
+        ("vfnet", {"norm_eval": False}, ["its backbone has norm_eval=False, not True"]),
         ("retinanet", {"head": "FreeAnchorRetinaHead"}, ["its head is FreeAnchorRetinaHead, not RetinaHead"]),
         ("atss", {"model": "PAA", "head": "PAAHead"}, ["its model is PAA, not ATSS", "its head is PAAHead, not ATSSH"]),
         ("atss", {"model": "mmdet.models.detectors.paa.PAA", "head": "mmdet.PAAHead"}, ["its model is PAA", "PAAHead"]),
@@ -418,6 +451,30 @@ def test_backbones_of_torchvision_and_caffe(tmp_path):
         close(first, file["conv1.weight"].float())
         close(found["layer3.0.bn2.running_mean"], file["layer3.0.bn2.running_mean"].float())
         assert found["layer3.0.conv2.conv_offset.weight"].abs().sum() == 0  # ImageNet knows no offsets
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["statistics", "folded"])
+def test_a_backbone_of_the_other_style_is_noticed(tmp_path, caplog, folded):
+    """By the strength of its first layer: the images of caffe are 57 times as strong."""
+    recipe, path = small("vfnet"), tmp_path / "r.pth"
+    state = build(recipe).backbone.state_dict()
+    state["bn1.running_var"] += 1
+    for made in ("pytorch", "caffe"):
+        content = dict(state)
+        if made == "caffe":
+            content["bn1.running_var"] = state["bn1.running_var"] * 57**2
+        if folded:
+            content["bn1.weight"] = content["bn1.weight"] / content["bn1.running_var"].sqrt()
+            content["bn1.running_var"] = torch.ones_like(content["bn1.running_var"])
+        torch.save(content, path)
+        for style in ("pytorch", "caffe"):
+            caplog.clear()
+            model = build(replace(recipe, backbone=replace(recipe.backbone, style=style)))
+            said = imagenet.load_backbone(model, str(path))
+            assert said == f"backbone: {len(state)} tensors of {path}, in {style} style"
+            warning = f"{path} looks like weights in {made} style, and was loaded in {style} style"
+            assert (warning in caplog.text) == (made != style), caplog.text
+    assert imagenet.load_backbone(build(recipe), "none") == ""
 
 
 def test_backbones_of_res2net_under_all_names(tmp_path):

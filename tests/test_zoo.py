@@ -213,7 +213,8 @@ def test_imagenet_backbones_come_the_same_way(server, monkeypatch):
     name = f"/r-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
     server.files[name] = buffer.getvalue()
     monkeypatch.setitem(imagenet.IMAGENET, model.recipe.backbone, server.url + name)
-    imagenet.load_backbone(model, "imagenet")
+    said = imagenet.load_backbone(model, "imagenet")
+    assert said.endswith(f"{name[1:]}, from {server.url}{name}, in pytorch style")
     assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])
     for url in imagenet.IMAGENET.values():
         assert url.startswith(("https://", server.url)) and len(url.rsplit("-", 1)[1]) == len("01234567.pth")

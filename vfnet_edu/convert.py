@@ -3,8 +3,9 @@
     python -m vfnet_edu.convert vfnet_r50_fpn_1x_coco_20201027-38db6f58.pth
     python -m vfnet_edu.convert runs/mine --to-mmdet
 
-Every key is used or named in an error, and shapes are compared.  A model that has the keys and shapes of one of ours,
-but is a different one according to the config inside the file, is refused.  No code inside a file is run.
+Every key is used or named in an error, and shapes are compared; only the second set of weights of an EMA hook is left
+out, with a word.  A model that has the keys and shapes of one of ours, but is a different one according to the config
+inside the file, is refused.  No code inside a file is run.
 """
 
 import io

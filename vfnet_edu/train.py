@@ -170,8 +170,8 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
         path = zoo.find(options.weights)
         fresh = ours.load_state(model, ours.read(path)[2], path, new_classes=True)
         run.say(f"starting from {path}" + (f"; other classes, so fresh: {', '.join(fresh)}" if fresh else ""))
-    else:
-        imagenet.load_backbone(model, recipe.backbone_weights)
+    elif loaded := imagenet.load_backbone(model, recipe.backbone_weights):
+        run.say(loaded)
     return make_learner(model, ranks)
 
 

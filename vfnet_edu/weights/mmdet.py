@@ -1,6 +1,7 @@
 """The checkpoints of the authors and of mmdetection 2.x and 3.x: reading them, and their key names, there and back."""
 
 import functools
+import logging
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.weights.download import digest_in, sha256
 from vfnet_edu.weights.mmdet_config import disagreements, read_config
 from vfnet_edu.weights.ours import differences, load_state, read_pickle, report
+
+log = logging.getLogger(__name__)
 
 # ---- Names -----------------------------------------------------------------------------------------------------------
 # Prefixes, theirs -> ours, one to one.  Backbone names are the same.
@@ -109,11 +112,16 @@ def to_mmdet(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _names(state: dict[str, Tensor], side: int, source: Path | str) -> list[tuple[str, str]]:
     """The pairs that fit the head of `state`; `side` 0: their names, 1: ours."""
-    for marker, pairs in HEADS.items():
-        if (marker if side == 0 else _rename(marker, pairs)) in state:
-            return [("backbone.", "backbone."), *NECK, *TOWERS, *pairs]
+    if marker := _head(state, side):
+        return [("backbone.", "backbone."), *NECK, *TOWERS, *HEADS[marker]]
     heads = ", ".join(marker.split(".")[1] for marker in HEADS)
     raise UserError(f"{source} holds no head that we know (looked for {heads})", code=Exit.CHECKPOINT)
+
+
+def _head(state: dict[str, Tensor], side: int) -> str:
+    """The key that identifies the head of `state`, always under their name; "" where we know none."""
+    found = (m for m, pairs in HEADS.items() if (m if side == 0 else _rename(m, pairs)) in state)
+    return next(found, "")
 
 
 def _rename(key: str, pairs: list[tuple[str, str]]) -> str | None:
@@ -161,6 +169,8 @@ ALLOWED += [(_Unread, "mmengine.logging.history_buffer.HistoryBuffer"), (_Unread
 def read_mmdet(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, dict[str, object]]:
     """One of their ``.pth`` files -> its state dict under their names, its classes where it names them, and its config.
 
+    The second set of weights that version 2's EMA hook leaves is dropped, and that is logged.
+
     Raises:
         UserError: no such file, broken, code inside, or no weights.
     """
@@ -177,7 +187,22 @@ def read_mmdet(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, d
     classes = tuple(map(str, classes)) if isinstance(classes, (tuple, list)) else None
     told = _table(_table(content, "message_hub"), "runtime_info")
     texts = [text for text in (meta.get("cfg"), told.get("cfg"), meta.get("config")) if isinstance(text, str)]
-    return dict(state), classes, read_config(texts[0]) if texts else {}
+    return _without_second_set(state, path), classes, read_config(texts[0]) if texts else {}
+
+
+def _without_second_set(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`state` without the buffers of version 2's EMA hook, as ``ema_backbone_conv1_weight``.
+
+    The hook swaps the two sets before a checkpoint is written: the averages are under the usual names, which is what
+    mmdetection tests, and the weights as they were trained are in these buffers.
+    """
+    plain = {key: key.removeprefix("module.") for key in state}
+    second = {f"ema_{name.replace('.', '_')}" for name in plain.values()}
+    kept = {key: value for key, value in state.items() if plain[key] not in second}
+    if dropped := len(state) - len(kept):
+        said = "%s: %d keys of an EMA hook (ema_backbone_...) dropped; the weights under the usual names are used"
+        log.warning(f"{said}, as mmdetection does", path, dropped)
+    return kept
 
 
 def _table(content: dict, key: str) -> dict:
@@ -252,7 +277,12 @@ def _blueprint(name: str, classes: tuple[str, ...]) -> dict[str, Tensor]:
 def _misfit(path: Path, names: list[str], state: dict[str, Tensor]) -> UserError:
     fitting = [n for n in recipes.names() if fits(n, state)]
     pairs = {n: _comparable(n, state) for n in (names or recipes.names())}
-    nearest = min(pairs, key=lambda n: sum(map(len, differences(*pairs[n]))))
+    head = _head(state, 1)  # the same head first: a deep backbone alone has more keys than any head
+
+    def distance(name: str) -> tuple[bool, int]:
+        return _head(pairs[name][0], 1) != head, sum(map(len, differences(*pairs[name])))
+
+    nearest = min(pairs, key=distance)
     what = f"{path} does not fit the {'' if names else 'nearest '}recipe {nearest}: {report(*pairs[nearest])}"
     command = f"python -m vfnet_edu.convert {path} --recipe {fitting[0]}" if fitting else ""
     return UserError(what, remedy=command or "no recipe has these keys and shapes", code=Exit.CHECKPOINT)

@@ -89,10 +89,12 @@ def disagreements(config: dict[str, object], recipe: Recipe) -> list[str]:
         kind = _kind(value)
         if kind and kind not in expected:
             found.append(f"its {part} is {kind}, not {' or '.join(expected)}")
-    backbone, ours = model.get("backbone"), getattr(recipe.backbone, "style", "pytorch")
-    style = backbone.get("style", ours) if isinstance(backbone, dict) else ours
-    if style != ours:
-        found.append(f"its backbone has style={style!r}, not {ours!r}")
+    backbone = model.get("backbone")
+    style = getattr(recipe.backbone, "style", "pytorch")
+    for key, ours in (("style", style), ("norm_eval", recipe.backbone.frozen_norm)):
+        value = backbone.get(key) if isinstance(backbone, dict) else None
+        if value not in (None, ours):
+            found.append(f"its backbone has {key}={value!r}, not {ours!r}")
     expected = _normalisation({"mean": list(MEAN), "std": list(STD)})
     found += [f"its image normalisation is {line}, not {expected}" for line in _normalisations(config) - {expected}]
     return found
