@@ -18,14 +18,14 @@ FLOORS = [  # bottom to top; `<` separates floors within a line
     "models.heads.vfnet models.heads.atss models.heads.retinanet models.heads.foveabox models.heads.reppoints",
     "recipe < models.detector",
     "recipes",
-    "weights.download < weights.ours weights.mmdet_config < weights.imagenet weights.mmdet < weights.zoo",
+    "weights.download < weights.ours weights.mmdet_config weights.hub < weights.imagenet weights.mmdet < weights.zoo",
     "evaluation.average_precision < evaluation.bootstrap "
     "evaluation.calibration < evaluation.scores < evaluation.judge evaluation.oracle evaluation.frozen "
     "evaluation.errors "
     "< evaluation.linear",
     "viz.drawing viz.page viz.chapters < viz.plots viz.data_report viz.error_crops < viz.report",
-    "training.meter training.schedule training.averaging training.checkpoint < training.plan < training.learner "
-    "< training.advice training.run",
+    "training.meter training.schedule training.averaging training.checkpoint training.card "
+    "< training.plan < training.learner < training.advice training.run",
     "inference",
     "evaluate predict",
     "train check doctor convert export summary "

@@ -25,6 +25,7 @@ from vfnet_edu.runtime.config import difference, from_dict, to_dict, to_text
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import append_line, try_lock, write_atomically
 from vfnet_edu.training import checkpoint
+from vfnet_edu.training.card import write_card
 from vfnet_edu.viz.report import write_report
 from vfnet_edu.weights import ours
 
@@ -152,9 +153,10 @@ class RunFolder:
     def report(
         self, scores: Scores | None, outcome: Outcome | None, check: CocoIndex | None, facts: dict[str, object]
     ) -> None:
-        """The pictures and index.html."""
+        """The pictures, index.html, and the model card README.md."""
         if self.main:
             write_report(self.path, scores, outcome, check, facts)
+            write_card(self.path, check)
 
     # ------------------------------------------------------------------ what happens
     def log(self, **record) -> None:

@@ -1,4 +1,4 @@
-"""One door to every model: `load` takes a run folder, a file, or the name of a shipped or a published model.
+"""One door to every model: `load` takes a run folder, a file, or the name of a shipped, published or shared model.
 
 The published files that OpenMMLab hosts are downloaded, checked by their SHA-256, converted and kept in the cache.  The
 others are on the authors' Google Drive, where only a browser can fetch them; an error says where, and what to do with
@@ -15,7 +15,7 @@ from vfnet_edu.models.detector import Detector, build
 from vfnet_edu.recipe import Recipe
 from vfnet_edu.runtime.errors import Exit, UserError
 from vfnet_edu.runtime.files import cache_folder
-from vfnet_edu.weights import ours
+from vfnet_edu.weights import hub, ours
 from vfnet_edu.weights.download import alone, fetch
 from vfnet_edu.weights.mmdet import load_mmdet
 
@@ -29,8 +29,9 @@ def load(what: Path | str, device: torch.device | str = "cpu") -> tuple[Recipe, 
 
     Args:
         what: a run folder (its best weights, else its last), a file (``best.safetensors``, ``last.pt``), a small model
-            that comes with the package (``"vfnet_tiny"``, ``"vfnet_tiny_focal"``), or a row of the results tables
-            (``"vfnet_r50_1x"``) with the weights its authors published.  A path that exists wins over a name.
+            that comes with the package (``"vfnet_tiny"``, ``"vfnet_tiny_focal"``), a row of the results tables
+            (``"vfnet_r50_1x"``) with the weights its authors published, or a model that somebody shares on the Hugging
+            Face hub (``"hf:owner/name"``, ``"hf:owner/name@revision"``).  A path that exists wins over a name.
         device: where the detector goes.
 
     Raises:
@@ -45,16 +46,18 @@ def pretrained(name: Path | str) -> Detector:
 
 
 def find(what: Path | str) -> Path:
-    """The file that :func:`load` reads; published weights are downloaded and converted first.
+    """The file that :func:`load` reads; shared weights are downloaded first, published ones also converted.
 
     Raises:
         UserError: no such file or name, no published weights, or no network.
     """
-    path, name = Path(what), str(what)
+    path, name = Path(what), Path(what).as_posix()
     if path.is_dir():
         return _in_run_folder(path)
     if path.exists():
         return path
+    if name.startswith(hub.PREFIX):
+        return hub.fetch_from_hub(name)
     if name in shipped():
         return SHIPPED / f"{name}.safetensors"
     if name in recipes.names():
