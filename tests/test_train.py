@@ -376,6 +376,11 @@ def test_other_classes_start_their_last_layers_anew(data, straight, tmp_path, ca
     assert zoo.load(tmp_path / "run")[0].head.classes == 3
 
 
+def test_weights_that_do_not_fit_name_the_recipe_that_would(data, tmp_path):
+    with pytest.raises(UserError, match="it was made with vfnet_tiny: use that recipe"):
+        run(data, tmp_path / "run", "--weights", "vfnet_tiny")
+
+
 def test_the_log_says_which_backbone_weights_it_starts_from(data, straight, tmp_path, capsys):
     file, backbone = tmp_path / "backbone.pth", zoo.load(straight[0])[1].get_submodule("backbone").state_dict()
     torch.save(backbone, file)

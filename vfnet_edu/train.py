@@ -168,7 +168,8 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
         return learner
     if options.weights:
         path = zoo.find(options.weights)
-        fresh = ours.load_state(model, ours.read(path)[2], path, new_classes=True)
+        made, _, state = ours.read(path)
+        fresh = ours.load_state(model, state, path, new_classes=True, made_with=str(made.get("name", "")))
         run.say(f"starting from {path}" + (f"; other classes, so fresh: {', '.join(fresh)}" if fresh else ""))
     elif loaded := imagenet.load_backbone(model, recipe.backbone_weights):
         run.say(loaded)

@@ -128,7 +128,9 @@ def read_pickle(path: Path, allowed: Sequence = ()):
         ) from error
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str, new_classes: bool = False) -> list[str]:
+def load_state(
+    model: nn.Module, state: dict[str, Tensor], source: Path | str, new_classes: bool = False, made_with: str = ""
+) -> list[str]:
     """Put `state` into `model`, every key accounted for.
 
     Args:
@@ -136,6 +138,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str, n
         state: under our names.
         source: named in the message when it does not fit.
         new_classes: leave the last layers of the classes at their fresh start where only their class count differs.
+        made_with: the recipe that the weights come from, named in the remedy where that is not the model's.
 
     Returns:
         the names that were left at their fresh start.
@@ -151,9 +154,10 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: Path | str, n
     fresh = [k for k in misshapen if new_classes and mine[k].shape[1:] == state[k].shape[1:] and "_out." in k]
     misshapen = [k for k in misshapen if k not in fresh]
     if missing or unexpected or misshapen:
+        known = f"it was made with {made_with}: use that recipe" if made_with else "use the recipe it was made with"
         raise UserError(
             f"{source} does not fit this model: {report(mine, state)}",
-            remedy="use the recipe the checkpoint was made with; `vf.load` rebuilds it from the file",
+            remedy=f"{known}; `vf.load` rebuilds it from the file",
             code=Exit.CHECKPOINT,
         )
     for key, value in state.items():
