@@ -17,7 +17,6 @@ from vfnet_edu.bench.sizes import Sizes
 from vfnet_edu.bench.turns import Turn
 from vfnet_edu.data.coco import read_coco
 from vfnet_edu.data.loader import train_loader
-from vfnet_edu.data.paths import find_dataset
 from vfnet_edu.data.shapes import write_shape_scenes
 from vfnet_edu.evaluation.scores import coco_scores
 from vfnet_edu.runtime.files import cache_folder
@@ -26,7 +25,7 @@ from vfnet_edu.runtime.files import cache_folder
 def scenes(sizes: Sizes) -> tuple[Path, Path]:
     """The json and the image folder of drawn scenes of 480 x 640."""
     folder = write_shape_scenes(sizes.folder / f"scenes_{sizes.scenes}", sizes.scenes, 1, (480, 640))
-    return find_dataset(folder).train
+    return folder / "annotations" / "instances_train.json", folder / "train"
 
 
 def batches_of(loader: Iterable, workers: int, count: int) -> Turn:
