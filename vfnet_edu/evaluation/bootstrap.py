@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vfnet_edu.boxes import iou, xywh_to_xyxy
+from vfnet_edu.boxes import iof, iou, xywh_to_xyxy
 from vfnet_edu.data.coco import CocoIndex
 from vfnet_edu.evaluation.average_precision import RECALLS, THRESHOLDS, match
 
@@ -62,20 +62,11 @@ def match_once(truth: CocoIndex, results: list[dict], max_detections: int = 100)
 
 def _verdicts(boxes: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hits and misses (10, D) of the boxes (D, 4), best first, of one image and class with objects (G, 4)."""
-    overlap = iou(torch.from_numpy(boxes)[:, None], torch.from_numpy(objects)).numpy()  # (D, G)
-    hits = np.stack([match(overlap[:, ~crowd], t) for t in THRESHOLDS])
-    on_crowd = _covered(boxes, objects[crowd])  # (D,)
+    mine, truth = torch.from_numpy(boxes)[:, None], torch.from_numpy(objects)  # (D, 1, 4), (G, 4)
+    overlap = iou(mine, truth[~crowd]).numpy()  # (D, objects that are no crowd)
+    hits = np.stack([match(overlap, t) for t in THRESHOLDS])
+    on_crowd = iof(mine, truth[crowd]).numpy().max(1, initial=0.0)  # (D,) the part of each that lies on a crowd
     return hits, ~hits & (on_crowd < THRESHOLDS[:, None])
-
-
-def _covered(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """Largest part of each box (D, 4) that lies on one of the crowds (C, 4).  -> (D,)"""
-    if not len(crowds):
-        return np.zeros(len(boxes))
-    low, high = np.maximum(boxes[:, None, :2], crowds[:, :2]), np.minimum(boxes[:, None, 2:], crowds[:, 2:])
-    common = (high - low).clip(0).prod(-1)  # (D, C)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1, keepdims=True)  # (D, 1)
-    return (common / np.maximum(area, np.finfo(float).tiny)).max(1)
 
 
 def _sorted(pieces: list[tuple], objects: np.ndarray) -> Matched:
