@@ -170,7 +170,8 @@ def begin(options: Options, classes: tuple[str, ...], ranks: Ranks, run: RunFold
         path = zoo.find(options.weights)
         made, _, state = ours.read(path)
         fresh = ours.load_state(model, state, path, new_classes=True, made_with=str(made.get("name", "")))
-        run.say(f"starting from {path}" + (f"; other classes, so fresh: {', '.join(fresh)}" if fresh else ""))
+        anew = f"; other classes, so fresh: {', '.join(fresh)}" if fresh else ""
+        run.say(f"starting from {options.weights}{anew}")
     elif loaded := imagenet.load_backbone(model, recipe.backbone_weights):
         run.say(loaded)
     return make_learner(model, ranks)
